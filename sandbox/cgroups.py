@@ -1,0 +1,385 @@
+"""Cgroups: how much a sandbox may use and what it used, on version 2, version 1, or a mixture.
+
+Two sides. The keeper makes one parent a hierarchy (`prepare`) and removes it (`remove_tree`,
+`sweep`). The launcher opens the parents (`Parents`) and makes one `Cgroup` a sandbox below them.
+
+Layout, version 2:   <root>/sandrun-<pid>-<start>/service   keeper, launcher, web
+                     <root>/sandrun-<pid>-<start>/jobs/<id> one sandbox each
+        version 1:   <hierarchy>/sandrun-<pid>-<start>/jobs/<id>, per controller
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from sandbox.errors import SandboxError
+from sandbox.model import Limits, Usage
+
+CONTROLLERS = ("memory", "pids", "cpu")
+_PREFIX = "sandrun-"
+_PERIOD_USEC = 100_000
+
+
+class Parent(NamedTuple):
+    """Where the sandboxes' cgroups of some controllers are made."""
+
+    version: int
+    controllers: tuple[str, ...]
+    path: str  # of the directory that holds one directory a sandbox
+
+
+# --- the keeper's side -----------------------------------------------------------------------
+
+
+def prepare(name: str) -> list[Parent]:
+    """Make the parents for `name`, one a hierarchy; every controller must be had somewhere.
+
+    Raises SandboxError("cgroup") when a controller is missing: nothing runs without limits.
+    """
+    v1, v2 = _mounts()
+    parents: list[Parent] = []
+    wanted = list(CONTROLLERS)
+    if v2:
+        own = _delegated(v2)
+        top = (own or v2) / name
+        offered = (own or v2).joinpath("cgroup.controllers").read_text().split()
+        here = tuple(c for c in wanted if c in offered and c not in v1)
+        if here:
+            parents.append(_prepare_v2(top, own, here))
+            wanted = [c for c in wanted if c not in here]
+    for controller in wanted:
+        if controller not in v1:
+            raise SandboxError("cgroup", 0, f"this machine offers no {controller} controller")
+        _join_v1(parents, v1, controller, name)
+    if any("cpu" in parent.controllers and parent.version == 1 for parent in parents):
+        if "cpuacct" not in v1:
+            raise SandboxError("cgroup", 0, "this machine offers no cpuacct controller")
+        _join_v1(parents, v1, "cpuacct", name)
+    return parents
+
+
+def _join_v1(parents: list[Parent], v1: dict[str, Path], controller: str, name: str) -> None:
+    path = v1[controller] / name / "jobs"
+    for index, parent in enumerate(parents):
+        if parent.path == str(path):  # cpu and cpuacct are often one hierarchy
+            joined = (*parent.controllers, controller)
+            parents[index] = parent._replace(controllers=joined)
+            return
+    with _step("cgroup"):
+        path.mkdir(parents=True)
+    parents.append(Parent(1, (controller,), str(path)))
+
+
+def _prepare_v2(top: Path, own: Path | None, controllers: tuple[str, ...]) -> Parent:
+    enable = " ".join("+" + controller for controller in controllers)
+    with _step("cgroup"):
+        (top / "service").mkdir(parents=True)
+        (top / "jobs").mkdir()
+        # A cgroup with processes of its own cannot pass controllers on, so ours go to a leaf.
+        if own is not None:
+            for pid in (own / "cgroup.procs").read_text().split():
+                (top / "service" / "cgroup.procs").write_text(pid)
+        else:
+            (top / "service" / "cgroup.procs").write_text(str(os.getpid()))
+        for folder in (top.parent, top, top / "jobs"):
+            (folder / "cgroup.subtree_control").write_text(enable)
+        # Nothing of a job may reach a disk: neither its pages nor the memfds that web holds.
+        with contextlib.suppress(FileNotFoundError):  # a kernel without swap has no such file
+            (top / "memory.swap.max").write_text("0")
+    return Parent(2, controllers, str(top / "jobs"))
+
+
+def _mounts() -> tuple[dict[str, Path], Path | None]:
+    """Version 1 hierarchies by controller, and the mount of version 2."""
+    v1: dict[str, Path] = {}
+    v2 = None
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, right = line.split(" - ", 1)
+        kind, _, options = right.split(" ", 2)
+        path = Path(left.split(" ")[4])
+        if kind == "cgroup2":
+            v2 = path
+        elif kind == "cgroup":
+            for option in options.split(","):
+                v1.setdefault(option, path)
+    return v1, v2
+
+
+def _delegated(v2: Path) -> Path | None:
+    """Our own cgroup, when systemd delegated it to us; None where we make a top-level one."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::/"):
+            own = v2 / line[4:]
+            for attribute in ("trusted.delegate", "user.delegate"):
+                with contextlib.suppress(OSError):
+                    if os.getxattr(own, attribute) == b"1":
+                        return own
+    return None
+
+
+def name_of_this_process() -> str:
+    """A name that no other living process has: pid and start time."""
+    return f"{_PREFIX}{os.getpid()}-{_start_time(os.getpid())}"
+
+
+def sweep() -> list[str]:
+    """Remove what keepers that are no longer alive left behind; returns the removed names."""
+    v1, v2 = _mounts()
+    removed = []
+    roots = set(v1.values()) | ({v2, _delegated(v2) or v2} if v2 else set())
+    for root in roots:
+        for path in root.glob(_PREFIX + "*-*"):
+            pid, _, start = path.name.removeprefix(_PREFIX).partition("-")
+            if not pid.isdigit() or _start_time(int(pid)) == start:
+                continue
+            remove_tree(path)
+            removed.append(path.name)
+    return removed
+
+
+def _start_time(pid: int) -> str:
+    """Field 22 of /proc/pid/stat: clock ticks after boot; empty for no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def remove_tree(top: Path, seconds: float = 2.0, kill: bool = True) -> None:
+    """Kill every process in `top` but ourselves, then remove it and all below it.
+
+    Raises SandboxError when it is still busy after `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while top.exists():
+        for folder, _, _ in os.walk(top, topdown=False):
+            if kill:
+                _kill_all(Path(folder))
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        if not top.exists():
+            return
+        if time.monotonic() > deadline:
+            raise SandboxError("cgroup removal", 0, f"{top.name} is still busy")
+        time.sleep(0.005)
+
+
+def _kill_all(folder: Path) -> None:
+    """SIGKILL to all in one cgroup; ourselves go to the hierarchy's root, which has no limits."""
+    with contextlib.suppress(OSError):
+        for pid in map(int, (folder / "cgroup.procs").read_text().split()):
+            if pid == os.getpid():
+                _root_of(folder).joinpath("cgroup.procs").write_text(str(pid))
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def _root_of(folder: Path) -> Path:
+    while not folder.name.startswith(_PREFIX):
+        folder = folder.parent
+    return folder.parent
+
+
+def remove(parents: list[Parent]) -> None:
+    """Undo `prepare`: everything below is killed and removed, then the parents themselves.
+
+    Raises SandboxError when a sandbox's cgroup stays busy.
+    """
+    for parent in parents:
+        jobs = Path(parent.path)
+        remove_tree(jobs)
+        with contextlib.suppress(OSError, SandboxError):
+            # On version 2 we sit in `service` ourselves; in a systemd scope, which ends with us,
+            # there is nowhere else to go, and systemd removes it.
+            remove_tree(jobs.parent, seconds=0.2)
+
+
+@contextlib.contextmanager
+def _step(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SandboxError(name, error.errno or 0, str(error)) from error
+
+
+# --- the launcher's side ---------------------------------------------------------------------
+
+
+class Parents:
+    """The directories of `prepare`, held open: their paths are out of the launcher's reach."""
+
+    def __init__(self, parents: list[Parent]) -> None:
+        flags = os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC
+        self._open = [(parent, os.open(parent.path, flags)) for parent in parents]
+
+    @property
+    def description(self) -> dict[str, str]:
+        """Controller to version, for /health: {"memory": "v1", ...}."""
+        return {
+            controller: f"v{parent.version}"
+            for parent, _ in self._open
+            for controller in parent.controllers
+        }
+
+    def create(self, name: str, limits: Limits) -> "Cgroup":
+        """A cgroup of every hierarchy with `limits`; nothing is left when one of them fails."""
+        made: list[_Folder] = []
+        try:
+            for parent, fd in self._open:
+                os.mkdir(name, dir_fd=fd)
+                folder_fd = os.open(name, os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC, dir_fd=fd)
+                made.append(_Folder(parent.version, parent.controllers, folder_fd, fd, name))
+            cgroup = Cgroup(made)
+            cgroup.limit(limits)
+        except OSError:
+            for folder in made:
+                os.rmdir(name, dir_fd=folder.parent_fd)
+                os.close(folder.fd)
+            raise
+        return cgroup
+
+
+class _Folder(NamedTuple):
+    version: int
+    controllers: tuple[str, ...]
+    fd: int
+    parent_fd: int
+    name: str
+
+    def write(self, file: str, text: str) -> None:
+        fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+    def read(self, file: str) -> str:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            return os.read(fd, 65536).decode()
+        finally:
+            os.close(fd)
+
+    def field(self, file: str, key: str) -> int:
+        """The number behind `key` in a file of "key number" lines; 0 when it is not there."""
+        for line in self.read(file).splitlines():
+            name, _, number = line.partition(" ")
+            if name == key:
+                return int(number)
+        return 0
+
+
+def _limit_v1(memory: _Folder, limit: str) -> None:
+    """Memory, and memory with swap, which may never be less: the order depends on the direction."""
+    files = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
+    try:
+        memory.write(files[0], limit)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        files.reverse()
+        memory.write(files[0], limit)
+    with contextlib.suppress(FileNotFoundError):  # without swap accounting there is no such file
+        memory.write(files[1], limit)
+
+
+class Cgroup:
+    """One sandbox's cgroup in all hierarchies."""
+
+    def __init__(self, folders: list[_Folder]) -> None:
+        self._folders = folders
+        self._by_controller = {c: folder for folder in folders for c in folder.controllers}
+        self._cpu_baseline = 0  # usec
+
+    @property
+    def into(self) -> int:
+        """The descriptor for CLONE_INTO_CGROUP, -1 where there is no version 2."""
+        return next((folder.fd for folder in self._folders if folder.version == 2), -1)
+
+    def attach(self, pid: int) -> None:
+        """Put `pid` in, where it was not born in: version 1."""
+        for folder in self._folders:
+            if folder.version == 1:
+                folder.write("cgroup.procs", str(pid))
+
+    def limit(self, limits: Limits) -> None:
+        """Write the limits; also at hand-over, to a cgroup in use."""
+        quota = max(1000, int(limits.cpus * _PERIOD_USEC))
+        memory, pids, cpu = (self._by_controller[name] for name in CONTROLLERS)
+        pids.write("pids.max", str(limits.tasks + 1))  # one more: pid 1 is ours
+        if memory.version == 2:
+            memory.write("memory.max", str(limits.memory_bytes))
+            memory.write("memory.oom.group", "1")
+            with contextlib.suppress(FileNotFoundError):  # a kernel without swap
+                memory.write("memory.swap.max", "0")
+        else:
+            _limit_v1(memory, str(limits.memory_bytes))
+        if cpu.version == 2:
+            cpu.write("cpu.max", f"{quota} {_PERIOD_USEC}")
+        else:
+            cpu.write("cpu.cfs_period_us", str(_PERIOD_USEC))
+            cpu.write("cpu.cfs_quota_us", str(quota))
+
+    def restart_cpu_clock(self) -> None:
+        """Count CPU time from now: a waiting sandbox's own start is not its job's."""
+        self._cpu_baseline += self.cpu_usec
+
+    @property
+    def cpu_usec(self) -> int:
+        """CPU time of everything that ever ran in it, reaped by somebody or not."""
+        cpu = self._by_controller["cpu"]
+        if cpu.version == 2:
+            return cpu.field("cpu.stat", "usage_usec") - self._cpu_baseline
+        return int(self._by_controller["cpuacct"].read("cpuacct.usage")) // 1000 - self._cpu_baseline
+
+    @property
+    def oom_kills(self) -> int:
+        """Processes that the kernel killed for want of memory."""
+        memory = self._by_controller["memory"]
+        file = "memory.events" if memory.version == 2 else "memory.oom_control"
+        return memory.field(file, "oom_kill")
+
+    @property
+    def refused_tasks(self) -> int:
+        """Forks and threads refused at the limit."""
+        return self._by_controller["pids"].field("pids.events", "max")
+
+    @property
+    def memory_peak_bytes(self) -> int:
+        """The most that was charged at once: processes, files and kernel memory."""
+        memory = self._by_controller["memory"]
+        return int(
+            memory.read("memory.peak" if memory.version == 2 else "memory.max_usage_in_bytes")
+        )
+
+    def usage(self, wall_usec: int) -> Usage:
+        """What was used up to now."""
+        return Usage(self.cpu_usec, self.memory_peak_bytes, wall_usec)
+
+    def kill(self) -> None:
+        """Kill all at once, where the kernel can (version 2): nobody forks away from it."""
+        for folder in self._folders:
+            if folder.version == 2:
+                with contextlib.suppress(FileNotFoundError):  # before Linux 5.14
+                    folder.write("cgroup.kill", "1")
+
+    def remove(self) -> bool:
+        """Remove what is empty; False when some of it is still busy: call again."""
+        busy = []
+        for folder in self._folders:
+            try:
+                os.rmdir(folder.name, dir_fd=folder.parent_fd)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                busy.append(folder)
+                continue
+            os.close(folder.fd)
+        self._folders = busy
+        return not busy

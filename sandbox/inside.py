@@ -1,0 +1,347 @@
+"""Runs INSIDE: the child of the launcher's clone3, pid 1 of its sandbox.
+
+It gives up everything itself, step by step, and only then hears what to do: read an archive,
+run a program, or collect outputs. A step that fails is named on the control socket, and the
+child ends: nothing of the job has run. It decides nothing; which walls stand is no question.
+
+Theory of operation: see README.md. This file and what it imports (unpack, collect, linux,
+privileges, channel) is all of our code that runs near the untrusted program.
+"""
+
+import fcntl
+import json
+import mmap
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from sandbox import channel, collect, linux, privileges, unpack
+from sandbox.errors import BundleRefused
+from sandbox.model import Limits
+from sandbox.template import WORK
+
+UID: Final = 1000  # inside; outside a uid that no other running job has
+HOST_NAME: Final = "sandrun"
+
+# Where a descriptor is from the first step on. Only 0-2 reach the program.
+_CONTROL, _FOLDER, _SYNC, _SYSCTL, _WORKSPACE = 3, 4, 5, 6, 7
+
+# Kernel objects that a user namespace still charges to the machine: few, or none at all.
+_SYSCTLS = {
+    "max_user_namespaces": "0",
+    "max_pid_namespaces": "0",
+    "max_mnt_namespaces": "0",
+    "max_net_namespaces": "0",
+    "max_ipc_namespaces": "0",
+    "max_uts_namespaces": "0",
+    "max_cgroup_namespaces": "0",
+    "max_time_namespaces": "0",
+    "max_inotify_instances": "8",
+    "max_inotify_watches": "512",
+    "max_fanotify_groups": "0",
+    "max_fanotify_marks": "0",
+}
+
+
+class Start(NamedTuple):
+    """What the launcher hands to a new child; descriptors as they are numbered in the launcher."""
+
+    kind: str  # "inspect", "run", "collect"
+    limits: Limits
+    filter: bytes
+    control: int  # our end of the socket to web
+    stdout: int
+    stderr: int
+    sync: int  # one byte from the launcher: "m" when the uid map is written, "g" to go on
+    sysctl: int  # /proc/sys/user of a full /proc
+    workspace: int  # run: the detached tmpfs; else -1
+    folder: int  # collect: the dead job's work directory; else -1
+
+
+def main(start: Start) -> None:
+    """Take every step, then the task. Never returns."""
+    step = "start"
+    control = socket.socket(fileno=start.control)
+    try:
+        for step, do in STEPS:
+            do(start)
+            if step == "descriptors":
+                control.detach()
+                control = socket.socket(fileno=_CONTROL)
+        step = start.kind
+        TASKS[start.kind](control, start)
+        os._exit(0)
+    except BundleRefused as refused:
+        _say(control, {"refused": str(refused)})
+    except OSError as error:
+        _say(control, {"failed": step, "errno": error.errno or 0, "detail": str(error)[:500]})
+    except BaseException as error:  # the edge of the process: whatever it is, web hears the step
+        where = traceback.extract_tb(sys.exc_info()[2])[-1]
+        detail = f"{type(error).__name__}: {error} ({where.name}:{where.lineno})"
+        _say(control, {"failed": step, "errno": 0, "detail": detail[:500]})
+    os._exit(1)
+
+
+def _say(control: socket.socket, message: channel.Message) -> None:
+    try:
+        channel.send(control, message)
+    except channel.ProtocolError:
+        pass  # web is gone, and so are we
+
+
+# --- the steps, in their order ---------------------------------------------------------------
+
+
+def _descriptors(start: Start) -> None:
+    """Only what we need stays open, at fixed places; the launcher's other descriptors go first."""
+    null = os.open("/dev/null", os.O_RDONLY)
+    kept = {0: null, 1: start.stdout, 2: start.stderr, _CONTROL: start.control}
+    kept |= {_SYNC: start.sync, _SYSCTL: start.sysctl}
+    if start.workspace >= 0:
+        kept[_WORKSPACE] = start.workspace
+    if start.folder >= 0:
+        kept[_FOLDER] = start.folder
+    # First above every place, so that none is overwritten before it was moved.
+    lifted = {place: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for place, fd in kept.items()}
+    for place, fd in lifted.items():
+        os.dup2(fd, place, inheritable=place <= 2)
+    for place in range(_WORKSPACE + 1):
+        if place not in kept:
+            _close(place)
+    os.closerange(_WORKSPACE + 1, 2**31 - 1)
+
+
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:
+        pass
+
+
+def _wait_for(letter: bytes) -> None:
+    if os.read(_SYNC, 1) != letter:
+        raise OSError(0, "the launcher gave up")
+
+
+def _identity(start: Start) -> None:
+    """Become the job's user, as soon as the launcher has written the map; keep capabilities."""
+    _wait_for(b"m")
+    privileges.keep_capabilities_over_uid_change()
+    os.setresgid(UID, UID, UID)
+    os.setresuid(UID, UID, UID)
+    privileges.die_with_parent()
+    privileges.name_process("sandrun-inside")
+    if os.getgroups():
+        raise OSError(0, "groups are left")
+
+
+def _workspace(start: Start) -> None:
+    """One tmpfs, one size limit: /tmp and /dev/shm are its folders, and /job covers its root."""
+    if start.workspace < 0:
+        return
+    linux.attach(_WORKSPACE, WORK)
+    os.close(_WORKSPACE)
+    for folder, target in (("tmp", "/tmp"), ("shm", "/dev/shm"), ("job", WORK)):
+        linux.mount(f"{WORK}/{folder}", target, "", linux.MS_BIND)
+
+
+def _proc(start: Start) -> None:
+    """Our own processes and nothing of the machine, over the launcher's full /proc."""
+    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    linux.mount("proc", "/proc", "proc", flags, "subset=pid,hidepid=2")
+
+
+def _hostname(start: Start) -> None:
+    socket.sethostname(HOST_NAME)
+    linux.setdomainname("(none)")
+
+
+def _network(start: Start) -> None:
+    """A namespace with nothing but a loopback that is down; anything else is not ours."""
+    names = [name for _, name in socket.if_nameindex()]
+    if any(name != "lo" for name in names) and not _only_dead_tunnels(names):
+        raise OSError(0, f"network interfaces are here: {names}")
+
+
+def _only_dead_tunnels(names: list[str]) -> bool:
+    """Old kernels put idle fallback tunnels into every new namespace."""
+    return all(n in {"lo", "tunl0", "sit0", "ip6tnl0", "gre0", "gretap0", "erspan0",
+                     "ip_vti0", "ip6_vti0", "ip6gre0"} for n in names)  # fmt: skip
+
+
+def _cgroup(start: Start) -> None:
+    """Once we are in our cgroup, make it the root that we see: the host's path is in no file."""
+    _wait_for(b"g")
+    os.close(_SYNC)
+    linux.unshare(linux.CLONE_NEWCGROUP)
+
+
+def _sysctls(start: Start) -> None:
+    """The limits of our own user namespace; the same write from the launcher would be the host's."""
+    for name, value in _SYSCTLS.items():
+        try:
+            fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=_SYSCTL)
+        except FileNotFoundError:
+            if name == "max_user_namespaces":
+                raise
+            continue  # an older kernel has no such object
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    os.close(_SYSCTL)
+
+
+def _rlimits(start: Start) -> None:
+    limits = start.limits
+    for name, number in {
+        resource.RLIMIT_CORE: 1,  # not 0: 1 also keeps a core from being piped to the host's helper
+        resource.RLIMIT_FSIZE: limits.disk_bytes,
+        resource.RLIMIT_NOFILE: limits.descriptors,
+        resource.RLIMIT_NPROC: limits.tasks + 16,  # the cgroup's limit comes first, and is counted
+        resource.RLIMIT_SIGPENDING: 256,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_MEMLOCK: 64 * 1024,
+        resource.RLIMIT_RTPRIO: 0,
+        resource.RLIMIT_NICE: 0,
+    }.items():
+        resource.setrlimit(name, (number, number))
+    hard = min(64 * 1024 * 1024, limits.memory_bytes)
+    resource.setrlimit(resource.RLIMIT_STACK, (8 * 1024 * 1024, max(hard, 8 * 1024 * 1024)))
+    os.umask(0o022)
+    os.chdir(WORK)
+
+
+def _capabilities(start: Start) -> None:
+    privileges.drop_capabilities()
+
+
+def _no_new_privileges(start: Start) -> None:
+    privileges.no_new_privileges()
+
+
+def _seccomp(start: Start) -> None:
+    linux.load_filter(start.filter)
+
+
+Step = tuple[str, Callable[[Start], None]]
+
+STEPS: list[Step] = [
+    ("descriptors", _descriptors),
+    ("identity", _identity),
+    ("workspace", _workspace),
+    ("proc", _proc),
+    ("hostname", _hostname),
+    ("network", _network),
+    ("cgroup namespace", _cgroup),
+    ("sysctls", _sysctls),
+    ("rlimits", _rlimits),
+    ("capabilities", _capabilities),
+    ("no new privileges", _no_new_privileges),
+    ("seccomp", _seccomp),
+]
+
+
+# --- the tasks, behind all walls -------------------------------------------------------------
+
+
+def _orders(control: socket.socket, descriptors: int) -> tuple[dict[str, Any], list[int]]:
+    """What to do: a sealed memfd with JSON, then the descriptors that belong to it."""
+    _say(control, {"ready": True})
+    try:
+        _, fds = channel.receive(control, descriptors + 1)
+    except channel.ProtocolError:
+        os._exit(0)  # web needs us no more
+    with mmap.mmap(fds[0], 0, prot=mmap.PROT_READ) as view:
+        orders = json.loads(view[:])
+    os.close(fds[0])
+    return orders, fds[1:]
+
+
+def _inspect(control: socket.socket, start: Start) -> None:
+    """Say what is in the archive: JSON on stdout. Nothing is written anywhere."""
+    orders, (archive,) = _orders(control, 1)
+    _say(control, {"started": True})
+    listing = unpack.inspect(archive, orders["disk_bytes"])
+    _print(listing)
+
+
+def _run(control: socket.socket, start: Start) -> None:
+    """Unpack, then the steps of the command; the exit status goes out as the kernel gave it."""
+    orders, (bundle, stdin) = _orders(control, 2)
+    os.dup2(stdin, 0, inheritable=True)
+    os.close(stdin)
+    unpack.unpack(orders["form"], bundle, orders["members"])
+    os.close(bundle)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a full file is an error to the program, no death
+    _say(control, {"started": True})
+    status, step = 0, 0
+    for step, argv in enumerate(orders["steps"]):
+        status = _execute(argv, orders["env"])
+        if status != 0:
+            break
+    _say(control, {"exit": status, "step": step})
+
+
+def _execute(argv: list[str], env: dict[str, str]) -> int:
+    """Start the program as pid 2 and reap until it ends; the wait status.
+
+    127 and 126 for what cannot be found or executed, as shells have it; the sentence goes to
+    the program's own stderr, where its user looks.
+    """
+    words = [os.fsencode(word) for word in argv]
+    path = _find(words[0], env.get("PATH", ""))
+    if path is None:
+        return _cannot(argv[0], "not found", 127)
+    defaults = set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGXFSZ}
+    try:
+        program = os.posix_spawn(
+            path, words, {os.fsencode(k): os.fsencode(v) for k, v in env.items()},
+            setsid=True, setsigmask=(), setsigdef=defaults,
+        )  # fmt: skip
+    except OSError as error:
+        return _cannot(argv[0], os.strerror(error.errno or 0), 126)
+    while True:
+        pid, status = os.wait()  # orphans of the job are reaped here too
+        if pid == program:
+            return status
+
+
+def _find(name: bytes, path: str) -> bytes | None:
+    if b"/" in name:
+        return name if os.path.exists(name) else None
+    for folder in os.fsencode(path).split(b":"):
+        candidate = folder + b"/" + name
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return candidate
+    return None
+
+
+def _cannot(program: str, why: str, code: int) -> int:
+    os.write(2, f"{program}: {why}\n".encode(errors="replace"))
+    return code << 8
+
+
+def _collect(control: socket.socket, start: Start) -> None:
+    """Copy the outputs of a dead job into the store and say what they are: JSON on stdout."""
+    orders, (store,) = _orders(control, 1)
+    _say(control, {"started": True})
+    _print(collect.collect(_FOLDER, store, orders))
+
+
+def _print(value: object) -> None:
+    data = memoryview(json.dumps(value).encode())
+    while data:
+        data = data[os.write(1, data) :]
+
+
+TASKS: dict[str, Callable[[socket.socket, Start], None]] = {
+    "inspect": _inspect,
+    "run": _run,
+    "collect": _collect,
+}

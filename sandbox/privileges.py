@@ -1,0 +1,49 @@
+"""Capabilities and prctl bits: the one module that imports python-prctl (GPL-3, see LICENSE)."""
+
+import signal
+from pathlib import Path
+
+import prctl
+
+# The job can regain nothing by becoming uid 0 or by executing a file with capabilities, and
+# cannot take these bits back. KEEP_CAPS stays off, locked.
+_SECUREBITS = (
+    prctl.SECBIT_NOROOT
+    | prctl.SECBIT_NOROOT_LOCKED
+    | prctl.SECBIT_NO_SETUID_FIXUP
+    | prctl.SECBIT_NO_SETUID_FIXUP_LOCKED
+    | prctl.SECBIT_KEEP_CAPS_LOCKED
+)
+
+
+def check() -> None:
+    """python-prctl knows the capabilities of the headers it was built with: it must know ours."""
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    if last > max(prctl.ALL_CAPS):
+        raise OSError(0, f"python-prctl was built for older headers: capability {last} is unknown")
+
+
+def keep_capabilities_over_uid_change() -> None:
+    """Bits first: becoming the job's uid must not take what the remaining steps need."""
+    prctl.set_securebits(_SECUREBITS)
+
+
+def drop_capabilities() -> None:
+    """Empty every set: bounding, then effective, permitted and inheritable (and so ambient)."""
+    prctl.capbset.limit()
+    prctl.set_caps((list(prctl.ALL_CAPS), prctl.ALL_FLAGS, False))
+
+
+def no_new_privileges() -> None:
+    """No executed file can give more than we have; the condition for an unprivileged filter."""
+    prctl.set_no_new_privs(1)
+
+
+def die_with_parent() -> None:
+    """SIGKILL when the launcher goes. After the uid change, which would reset it."""
+    prctl.set_pdeathsig(signal.SIGKILL)
+
+
+def name_process(name: str) -> None:
+    """What ps shows on the machine."""
+    prctl.set_name(name)

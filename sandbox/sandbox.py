@@ -1,0 +1,418 @@
+"""Sandbox: the launcher's client, the one class that other rooms use.
+
+    sandbox = Sandbox(socket.socket(fileno=fd))
+    await sandbox.start()
+    inspection = await sandbox.inspect(fd)
+    result = await sandbox.run(command, bundle, limits, on_output=log.append)
+
+Web trusts neither side: the launcher's packets and those from inside are bounded, and what
+collect reports is checked against the sealed store before it is believed.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sandbox import channel
+from sandbox.errors import BundleRefused, SandboxError
+from sandbox.model import (
+    MIB,
+    Bundle,
+    Command,
+    Inspection,
+    Limits,
+    Member,
+    Output,
+    Outputs,
+    Result,
+    Usage,
+)
+from sandbox.verdict import Facts, decide, limits_hit
+
+OnOutput = Callable[[str, memoryview], None]
+
+_MAX_LISTING = 16 * MIB  # JSON of inspect and collect: 10,000 members with long names
+_TAR_DISK_BYTES = 100 * MIB
+
+
+class _Child:
+    """One sandbox as web holds it: its control socket, its two pipes, and its end to come."""
+
+    def __init__(self, id: int, fds: list[int], ended: "asyncio.Future[channel.Message]") -> None:
+        self.id = id
+        self.control = socket.socket(fileno=fds[0])
+        self.control.setblocking(False)
+        self.stdout, self.stderr = fds[1:]
+        self.ended = ended
+
+    async def hear(self) -> channel.Message | None:
+        """The next message from inside; None at its end, or when it speaks nonsense."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return channel.receive(self.control)[0]
+            except BlockingIOError:
+                readable = loop.create_future()
+                loop.add_reader(self.control, _wake, readable)
+                try:
+                    await readable
+                finally:
+                    loop.remove_reader(self.control)
+            except channel.ProtocolError:
+                return None
+
+    def order(self, orders: dict[str, Any], descriptors: tuple[int, ...]) -> None:
+        """Say what to do. A sandbox that has died says so by its end, not here."""
+        fd = channel.memfd("orders", json.dumps(orders).encode())
+        try:
+            with contextlib.suppress(channel.ProtocolError):
+                channel.send(self.control, {"orders": True}, (fd, *descriptors))
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        self.control.close()
+        os.close(self.stdout)
+        os.close(self.stderr)
+
+
+def _wake(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class Sandbox:
+    """Runs commands through one launcher. All methods belong to one event loop."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        """`channel`: our end of the SOCK_SEQPACKET pair that the keeper made."""
+        channel.setblocking(False)
+        self._launcher = channel
+        self._walls: dict[str, Any] = {}
+        self._next_id = 1
+        self._launched: dict[int, asyncio.Future[list[int]]] = {}
+        self._ended: dict[int, asyncio.Future[Any]] = {}
+        self._alive = False
+        self._hello: asyncio.Future[None]
+        self._buffer = memoryview(bytearray(MIB))  # one for all pipes: filled and read in one call
+
+    async def start(self) -> None:
+        """Wait for the launcher's greeting. Raises SandboxError when it could not get ready."""
+        loop = asyncio.get_running_loop()
+        self._hello = loop.create_future()
+        self._alive = True
+        loop.add_reader(self._launcher, self._hear)
+        await self._hello
+
+    @property
+    def walls(self) -> dict[str, Any]:
+        """What stands, for /health: {"cgroup": {"memory": "v1"|"v2", ...}, "kernel": "6.18", ...}."""
+        return self._walls
+
+    @property
+    def alive(self) -> bool:
+        """False once the launcher has gone; every later call raises SandboxError."""
+        return self._alive
+
+    async def inspect(self, archive: int) -> Inspection:
+        """Read the archive in memfd `archive` inside a sandbox of its own (64 MB, 2 s).
+
+        Raises BundleRefused (the caller's fault) or SandboxError (ours).
+        """
+        orders = {"disk_bytes": _TAR_DISK_BYTES}
+        async with self._task("inspect", Limits(), orders, (archive,)) as (listing, facts):
+            if facts["oom_kills"] or facts["cause"] in ("memory", "timeout"):
+                raise BundleRefused("The archive cannot be read within 64 MB of memory and 2 s.")
+            if listing is None:
+                raise SandboxError("inspect", 0, "ended without a word")
+            job_json = listing["job_json"]
+            return Inspection(
+                members=tuple(Member(*row) for row in listing["members"]),
+                job_json=None if job_json is None else job_json.encode("latin-1"),
+            )
+
+    async def run(
+        self,
+        command: Command,
+        bundle: Bundle,
+        limits: Limits,
+        *,
+        stdin: bytes = b"",
+        patterns: Sequence[str] = (),
+        on_output: OnOutput,
+        stop: "asyncio.Future[str] | None" = None,
+    ) -> Result:
+        """Run `command` over `bundle` and collect what it leaves.
+
+        `on_output("stdout" | "stderr", bytes)` is called on the loop with every piece of output;
+        the view is only valid during the call. `patterns` are the manifest's outputs; empty means
+        every file that the job made or changed. Setting `stop` to a reason ("cancelled",
+        "cpu_quota") kills the job, and the verdict has that reason; cancelling the task kills it
+        too. Raises SandboxError when a wall could not be put up (nothing ran), BundleRefused when
+        the bundle does not unpack (nothing ran).
+        """
+        async with self._launch("run", limits) as child:
+            with self._stopped_by(stop, child):
+                facts, usage = await self._program(child, command, bundle, stdin, on_output)
+            verdict = decide(facts)
+            outputs, notes = await self._collect(child, bundle, limits, patterns)
+            return Result(verdict, usage, limits_hit(facts, verdict), outputs, notes)
+
+    async def close(self) -> None:
+        """Kill what runs and let go of the launcher."""
+        if self._alive:
+            self._gone("the sandbox was closed")
+        self._launcher.close()
+
+    # --- a run's parts -----------------------------------------------------------------------
+
+    async def _program(
+        self, child: _Child, command: Command, bundle: Bundle, stdin: bytes, on_output: OnOutput
+    ) -> tuple[Facts, Usage]:
+        """Give the orders and see it through to its end, every byte of output included."""
+        drains = [
+            asyncio.ensure_future(self._drain(fd, lambda view, name=name: on_output(name, view)))
+            for fd, name in ((child.stdout, "stdout"), (child.stderr, "stderr"))
+        ]
+        try:
+            members = bundle.members if bundle.form == "loose" else ()
+            orders = {"form": bundle.form, "members": members}
+            orders |= {"steps": command.steps, "env": dict(command.env)}
+            content = channel.memfd("stdin", stdin)
+            try:
+                child.order(orders, (bundle.fd, content))
+            finally:
+                os.close(content)
+            status, step = await self._follow(child)
+            end = await child.ended
+            await asyncio.gather(*drains)
+        finally:
+            for drain in drains:
+                drain.cancel()
+        facts = Facts(
+            cause=end["cause"], oom_kills=end["oom_kills"], refused_tasks=end["refused_tasks"],
+            full=tuple(end["full"]), status=status, step=step,
+        )  # fmt: skip
+        return facts, Usage(*end["usage"])
+
+    async def _follow(self, child: _Child) -> tuple[int | None, int]:
+        """What inside says up to its end: the program's wait status, and in which step it ended.
+
+        Raises SandboxError for a step of the walls, BundleRefused for the bundle.
+        """
+        status, step, started = None, 0, False
+        while (message := await child.hear()) is not None:
+            if "refused" in message:
+                raise BundleRefused(str(message["refused"]))
+            if "failed" in message:
+                raise _failure(message)
+            started = started or "started" in message
+            if isinstance(message.get("exit"), int):
+                status, step = message["exit"], int(message.get("step", 0))
+        if not started and self._alive:
+            end = await child.ended
+            if end["cause"] is None and not end["oom_kills"]:
+                raise SandboxError("start", 0, "the sandbox ended before the program began")
+        return status, step
+
+    async def _collect(
+        self, child: _Child, bundle: Bundle, limits: Limits, patterns: Sequence[str]
+    ) -> tuple[Outputs, tuple[str, ...]]:
+        """The outputs of the ended `child`; what could not be had is said, and the run stands."""
+        store = os.memfd_create("outputs", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            orders = {
+                "patterns": list(patterns),
+                "members": [(m.path, m.size, m.mtime_ns) for m in bundle.members],
+                "max_bytes": limits.disk_bytes,
+            }
+            task = self._task("collect", limits, orders, (store,), of=child.id)
+            async with task as (listing, facts):
+                if listing is None:
+                    cause = facts["cause"] or "memory" if facts["oom_kills"] else facts["cause"]
+                    return Outputs(-1, (), True), (f"outputs could not be collected: {cause}",)
+            outputs = _checked(store, listing)
+            if outputs.files:
+                store = -1
+            return outputs, ()
+        finally:
+            if store >= 0:
+                os.close(store)
+
+    @contextlib.asynccontextmanager
+    async def _task(
+        self, kind: str, limits: Limits, orders: dict[str, Any], fds: tuple[int, ...], of: int = 0
+    ) -> Any:
+        """One of our own tasks in a sandbox: (its JSON or None, the facts of its end)."""
+        async with self._launch(kind, limits, of) as child:
+            said = bytearray()
+
+            def keep(view: memoryview) -> None:
+                if len(said) + len(view) <= _MAX_LISTING:
+                    said.extend(view)
+
+            drain = asyncio.ensure_future(self._drain(child.stdout, keep))
+            try:
+                child.order(orders, fds)
+                await self._follow(child)
+                facts = await child.ended
+                await drain
+            finally:
+                drain.cancel()
+            listing = None
+            if said and facts["cause"] is None and not facts["oom_kills"]:
+                listing = await asyncio.to_thread(json.loads, bytes(said))
+            yield listing, facts
+
+    @contextlib.contextmanager
+    def _stopped_by(self, stop: "asyncio.Future[str] | None", child: _Child) -> Iterator[None]:
+        if stop is None:
+            yield
+            return
+
+        def kill(future: "asyncio.Future[str]") -> None:
+            if not future.cancelled():
+                self._say(op="kill", id=child.id, cause=future.result())
+
+        stop.add_done_callback(kill)
+        try:
+            yield
+        finally:
+            stop.remove_done_callback(kill)
+
+    async def _drain(self, fd: int, take: Callable[[memoryview], None]) -> None:
+        """Read a pipe to its end; one read a turn of the loop, so that nobody else waits."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        os.set_blocking(fd, False)
+
+        def read() -> None:
+            try:
+                size = os.readv(fd, [self._buffer])
+            except BlockingIOError:
+                return
+            if size:
+                take(self._buffer[:size])
+            elif not done.done():
+                done.set_result(None)
+
+        loop.add_reader(fd, read)
+        try:
+            await done
+        finally:
+            loop.remove_reader(fd)
+
+    # --- the launcher ------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _launch(self, kind: str, limits: Limits, of: int = 0) -> Any:
+        """A sandbox that waits for its orders; on the way out it is dead and let go."""
+        loop = asyncio.get_running_loop()
+        id, self._next_id = self._next_id, self._next_id + 1
+        launched: asyncio.Future[list[int]] = loop.create_future()
+        ended: asyncio.Future[Any] = loop.create_future()
+        self._launched[id], self._ended[id] = launched, ended
+        message = {"op": "launch", "id": id, "kind": kind, "limits": limits._asdict()}
+        try:
+            self._say(**message, **({"of": of} if of else {}))
+            try:
+                fds = await asyncio.shield(launched)
+            except asyncio.CancelledError:
+                # The descriptors are on their way: whoever asked is gone, the sandbox must go too.
+                launched.add_done_callback(lambda done: self._discard(id, done))
+                raise
+            child = _Child(id, fds, ended)
+            try:
+                yield child
+            finally:
+                if not ended.done():
+                    self._say(op="kill", id=id, cause="cancelled", quietly=True)
+                child.close()
+                await asyncio.shield(asyncio.wait([ended], timeout=5))
+                if kind == "run":
+                    self._say(op="release", id=id, quietly=True)
+        finally:
+            self._launched.pop(id, None)
+            self._ended.pop(id, None)
+            ended.cancel()
+
+    def _discard(self, id: int, launched: "asyncio.Future[list[int]]") -> None:
+        if launched.cancelled() or launched.exception() is not None:
+            return
+        for fd in launched.result():
+            os.close(fd)
+        self._say(op="kill", id=id, cause="cancelled", quietly=True)
+        self._say(op="release", id=id, quietly=True)
+
+    def _say(self, *, quietly: bool = False, **message: Any) -> None:
+        try:
+            if not self._alive:
+                raise channel.ProtocolError("it has gone")
+            channel.send(self._launcher, message)
+        except channel.ProtocolError as error:
+            if not quietly:
+                raise SandboxError("launcher", 0, str(error)) from error
+
+    def _hear(self) -> None:
+        """One packet of the launcher to whoever waits for it."""
+        try:
+            message, fds = channel.receive(self._launcher, 3)
+        except BlockingIOError:
+            return
+        except channel.ProtocolError as error:
+            self._gone(str(error))
+            return
+        op, id = message.get("op"), message.get("id", 0)
+        waiting: asyncio.Future[Any] | None = None
+        if op == "launched":
+            waiting = self._launched.get(id)
+            if waiting is None or waiting.done():
+                for fd in fds:
+                    os.close(fd)
+            else:
+                waiting.set_result(fds)
+        elif op == "failed":
+            waiting = self._hello if id == 0 else self._launched.get(id)
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(_failure({**message, "failed": message.get("step")}))
+        elif op == "ended":
+            waiting = self._ended.get(id)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message)
+        elif op == "hello":
+            self._walls = message["walls"]
+            _wake(self._hello)
+
+    def _gone(self, why: str) -> None:
+        """The launcher has gone: whoever waits hears so."""
+        self._alive = False
+        with contextlib.suppress(RuntimeError):  # the loop may be closed already
+            asyncio.get_running_loop().remove_reader(self._launcher)
+        for waiting in (self._hello, *self._launched.values(), *self._ended.values()):
+            if not waiting.done():
+                waiting.set_exception(SandboxError("launcher", 0, why))
+                waiting.exception()  # nobody may be waiting: that is no fault
+
+
+def _failure(message: channel.Message) -> SandboxError:
+    number = message.get("errno")
+    return SandboxError(
+        str(message.get("failed")),
+        number if isinstance(number, int) else 0,
+        str(message.get("detail", "")),
+    )
+
+
+def _checked(store: int, listing: dict[str, Any]) -> Outputs:
+    """What collect reports, held against the store: immutable, and every file within it."""
+    size = os.fstat(store).st_size
+    files = tuple(Output(*row) for row in listing["files"])
+    if not channel.sealed(store) or any(
+        f.offset < 0 or f.size < 0 or f.offset + f.size > size for f in files
+    ):
+        raise SandboxError("collect", 0, "the store does not hold what was reported")
+    return Outputs(store if files else -1, files, bool(listing["truncated"]))
