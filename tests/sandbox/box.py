@@ -1,0 +1,216 @@
+"""Box: a real launcher and its client for the tests of this folder, and what the machine shows
+from outside while a job runs. Nothing here is faked: root, the real kernel, real processes.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sandbox import cgroups, channel
+from sandbox.launcher import FIRST_UID, UIDS
+from sandbox.model import Bundle, Command, Inspection, Limits, Member, Result
+from sandbox.runtimes import BASE_ENV, load
+from sandbox.sandbox import Sandbox
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LAUNCHER = [sys.executable, "-I", "-m", "sandbox.launcher"]
+PYTHON = load()["python3"]
+
+
+class Ran(NamedTuple):
+    """A Result with the logs and the outputs' bytes."""
+
+    result: Result
+    stdout: bytes
+    stderr: bytes
+    files: dict[str, bytes]
+
+    @property
+    def reason(self) -> str:
+        return self.result.verdict.reason
+
+    @property
+    def code(self) -> int | None:
+        return self.result.verdict.exit_code
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode()
+
+
+class Box:
+    """One launcher; `run` and its like block until the end, `loop` is for more at once."""
+
+    def __init__(self, launcher: Sequence[str] = LAUNCHER) -> None:
+        self.runner = asyncio.Runner()
+        self.parents = cgroups.prepare(f"{cgroups.name_of_this_process()}-{time.monotonic_ns()}")
+        ours, theirs = channel.pair()
+        self.process = subprocess.Popen(
+            [*launcher, str(theirs.fileno()), _json(self.parents)],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8",
+                 "PYTHONPATH": str(REPOSITORY)},
+            pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        theirs.close()
+        self.sandbox = Sandbox(ours)
+
+    def start(self) -> "Box":
+        self.runner.run(self.sandbox.start())
+        return self
+
+    def close(self) -> None:
+        """End the launcher and remove its cgroups; raises when something was left in them."""
+        self.runner.run(self.sandbox.close())
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            self.runner.close()
+            cgroups.remove(self.parents)
+
+    def wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.runner.run(coroutine)
+
+    # --- running -----------------------------------------------------------------------------
+
+    def sh(self, script: str, **options: Any) -> Ran:
+        """Run a shell script."""
+        return self.wait(self.arun(Command((("sh", "-c", script),), BASE_ENV), **options))
+
+    def python(self, code: str, *args: str, **options: Any) -> Ran:
+        """Run Python code as /job/main.py."""
+        return self.wait(self.apython(code, *args, **options))
+
+    async def apython(self, code: str, *args: str, **options: Any) -> Ran:
+        files = {"main.py": code.encode(), **options.pop("files", {})}
+        return await self.arun(PYTHON.command("main.py", args), files=files, **options)
+
+    async def arun(
+        self,
+        command: Command,
+        *,
+        files: dict[str, bytes] | None = None,
+        bundle: Bundle | None = None,
+        on_output: Callable[[str, bytes], None] | None = None,
+        cap: int = 10 << 20,
+        stdin: bytes = b"",
+        patterns: Sequence[str] = (),
+        stop: "asyncio.Future[str] | None" = None,
+        **limits: Any,
+    ) -> Ran:
+        """Run; keywords of Limits are limits. Closes what it was given."""
+        logs = {"stdout": bytearray(), "stderr": bytearray()}
+
+        def keep(stream: str, view: memoryview) -> None:
+            logs[stream] += view[: max(0, cap - len(logs[stream]))]
+            if on_output:
+                on_output(stream, bytes(view))
+
+        bundle = bundle or loose(files or {})
+        limits.setdefault("wall_seconds", 30.0)
+        try:
+            result = await self.sandbox.run(
+                command, bundle, Limits(**limits),
+                stdin=stdin, patterns=patterns, on_output=keep, stop=stop,
+            )  # fmt: skip
+        finally:
+            os.close(bundle.fd)
+        out = result.outputs
+        contents = {f.path: os.pread(out.fd, f.size, f.offset) for f in out.files}
+        if out.fd >= 0:
+            os.close(out.fd)
+        return Ran(result, bytes(logs["stdout"]), bytes(logs["stderr"]), contents)
+
+    def inspect(self, archive: bytes) -> Inspection:
+        """Inspect the bytes of an archive; raises BundleRefused."""
+        fd = channel.memfd("upload", archive)
+        try:
+            return self.wait(self.sandbox.inspect(fd))
+        finally:
+            os.close(fd)
+
+    # --- the machine's side ------------------------------------------------------------------
+
+    def pids(self) -> list[int]:
+        """Host pids of everything in this box's cgroups."""
+        return sorted(
+            {
+                int(pid)
+                for parent in self.parents
+                for file in Path(parent.path).glob("*/cgroup.procs")
+                for pid in file.read_text().split()
+            }
+        )
+
+    def cgroup_folders(self) -> list[str]:
+        return [str(p) for parent in self.parents for p in Path(parent.path).iterdir() if p.is_dir()]
+
+
+def loose(files: dict[str, bytes]) -> Bundle:
+    """Loose files as a Bundle; the caller closes its descriptor."""
+    members = tuple(Member(path, len(data), 10**9, 0o644, "") for path, data in files.items())
+    return Bundle("loose", channel.memfd("bundle", b"".join(files.values())), members)
+
+
+def tarred(*members: tuple[tarfile.TarInfo | str, bytes], mode: str = "w:gz") -> bytes:
+    """A tar of (name or TarInfo, content)."""
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
+        for member, content in members:
+            info = tarfile.TarInfo(member) if isinstance(member, str) else member
+            info.size = len(content)
+            tar.addfile(info, BytesIO(content))
+    return buffer.getvalue()
+
+
+def job_processes() -> list[int]:
+    """Every process of the machine with a uid from the range that jobs get."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if FIRST_UID <= folder.stat().st_uid < FIRST_UID + UIDS or (
+                    FIRST_UID <= int(_field(folder, "Uid:")) < FIRST_UID + UIDS
+                ):
+                    found.append(int(folder.name))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return found
+
+
+def _field(folder: Path, name: str) -> str:
+    for line in (folder / "status").read_text().splitlines():
+        if line.startswith(name):
+            return line.split()[1]
+    return "0"
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 2.0) -> bool:
+    """Whether it became true in time: for what the kernel does without telling."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _json(parents: list[cgroups.Parent]) -> str:
+    import json
+
+    return json.dumps(parents)
+
+
+__all__ = ["Box", "Ran", "job_processes", "loose", "signal", "socket", "tarred", "wait_until"]
