@@ -336,7 +336,9 @@ class Cgroup:
         cpu = self._by_controller["cpu"]
         if cpu.version == 2:
             return cpu.field("cpu.stat", "usage_usec") - self._cpu_baseline
-        return int(self._by_controller["cpuacct"].read("cpuacct.usage")) // 1000 - self._cpu_baseline
+        return (
+            int(self._by_controller["cpuacct"].read("cpuacct.usage")) // 1000 - self._cpu_baseline
+        )
 
     @property
     def oom_kills(self) -> int:

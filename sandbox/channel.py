@@ -45,9 +45,13 @@ def receive(end: socket.socket, descriptors: int = 0) -> tuple[Message, list[int
     Raises ProtocolError at the end or for anything unexpected, BlockingIOError when a
     non-blocking socket has nothing.
     """
-    room = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
     try:
-        packet, control, flags, _ = end.recvmsg(MAX_BYTES + 1, room, socket.MSG_CMSG_CLOEXEC)
+        try:
+            packet, control, flags, _ = _recvmsg(end)
+        except ConnectionResetError:
+            # The other side died with a packet of ours unread. The kernel says so once, and
+            # first; what it had said before is still to be read.
+            packet, control, flags, _ = _recvmsg(end)
     except BlockingIOError:
         raise
     except OSError as error:
@@ -71,6 +75,11 @@ def receive(end: socket.socket, descriptors: int = 0) -> tuple[Message, list[int
             os.close(fd)
         raise
     return message, received
+
+
+def _recvmsg(end: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+    room = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+    return end.recvmsg(MAX_BYTES + 1, room, socket.MSG_CMSG_CLOEXEC)
 
 
 def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:

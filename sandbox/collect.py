@@ -56,7 +56,9 @@ def _walk(top: int) -> Iterator[tuple[str, os.stat_result, int, str]]:
     deadline = time.monotonic() + SECONDS
     visited = 0
 
-    def below(folder: int, prefix: str, depth: int) -> Iterator[tuple[str, os.stat_result, int, str]]:
+    def below(
+        folder: int, prefix: str, depth: int
+    ) -> Iterator[tuple[str, os.stat_result, int, str]]:
         nonlocal visited
         names = []
         with os.scandir(folder) as entries:

@@ -30,7 +30,11 @@ def translate(pattern: str) -> str:
             while end < len(pattern) and pattern[end] == "*":
                 end += 1
             crosses = end - index > 1
-            if crosses and pattern[end : end + 1] == "/" and pattern[index - 1 : index] in ("", "/"):
+            if (
+                crosses
+                and pattern[end : end + 1] == "/"
+                and pattern[index - 1 : index] in ("", "/")
+            ):
                 out.append("(?:.*/)?")  # "a/**/b" takes a/b too
                 end += 1
             else:

@@ -182,7 +182,7 @@ def _cgroup(start: Start) -> None:
 
 
 def _sysctls(start: Start) -> None:
-    """The limits of our own user namespace; the same write from the launcher would be the host's."""
+    """Limits of our own user namespace; the same write from the launcher would be the host's."""
     for name, value in _SYSCTLS.items():
         try:
             fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=_SYSCTL)
@@ -278,14 +278,16 @@ def _run(control: socket.socket, start: Start) -> None:
     os.close(stdin)
     unpack.unpack(orders["form"], bundle, orders["members"])
     os.close(bundle)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a full file is an error to the program, no death
+    signal.signal(
+        signal.SIGXFSZ, signal.SIG_IGN
+    )  # a full file is an error to the program, no death
     _say(control, {"started": True})
-    status, step = 0, 0
+    last = len(orders["steps"]) - 1
     for step, argv in enumerate(orders["steps"]):
         status = _execute(argv, orders["env"])
-        if status != 0:
-            break
-    _say(control, {"exit": status, "step": step})
+        if status or step == last:
+            _say(control, {"exit": status, "step": step})
+            return
 
 
 def _execute(argv: list[str], env: dict[str, str]) -> int:

@@ -14,6 +14,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -49,6 +50,8 @@ def keep(command: list[str]) -> int:
         print(f"sandrun: removed what {name} had left", file=sys.stderr)
     with ExitStack() as stack:
         wake = _signals(stack)
+        privileges.adopt_orphans()
+        stack.callback(_wait_for_orphans)
         parents = cgroups.prepare(cgroups.name_of_this_process())
         stack.callback(cgroups.remove, parents)
         ours, theirs = channel.pair()
@@ -104,6 +107,17 @@ def _reap(pid: int, seconds: float) -> bool:
         return bool(select.select([fd], [], [], seconds)[0])
     finally:
         os.close(fd)
+
+
+def _wait_for_orphans() -> None:
+    """Sandboxes whose launcher was killed are dying or dead; see them gone, for a while."""
+    deadline = time.monotonic() + _GRACE_SECONDS
+    try:
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.005)
+    except ChildProcessError:
+        pass
 
 
 # --- the launcher ----------------------------------------------------------------------------
@@ -184,7 +198,9 @@ def _cover(needed: Iterable[Path]) -> None:
         held = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in below]
         is_tmp = cover == Path("/tmp")
         options = {"size": str(_TMP_BYTES if is_tmp else MIB), "mode": "1777" if is_tmp else "0755"}
-        mount = linux.detached_tmpfs(dict(options), linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV)
+        mount = linux.detached_tmpfs(
+            dict(options), linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
+        )
         linux.attach(mount, str(cover))
         os.close(mount)
         for path, fd in held:

@@ -6,7 +6,7 @@ on the socket ends the connection and all sandboxes with it: web is not trusted.
 
 Messages from web                              answers
   {"op": "launch", "id", "kind", "limits"}     {"op": "launched", "id"} + control, stdout, stderr
-     kind "collect" also has "of": id            or {"op": "failed", "id", "step", "errno", "detail"}
+     "of": id of the run, for "collect"          or {"op": "failed", "id", "step", "errno", ...}
   {"op": "limits", "id", "limits"}             {"op": "limited", "id"}: hand-over, clocks restart
   {"op": "kill", "id", "cause"}                (the end tells)
   {"op": "release", "id"}                      a run's uid and folder are let go
@@ -199,8 +199,10 @@ class Launcher:
         except channel.ProtocolError:
             pass
         finally:
-            for child in list(self._children.values()):
+            for child in self._children.values():
                 child.kill("shutdown")
+            for child in self._children.values():
+                os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
 
     def _timeout(self) -> float:
         if not self._children and not self._leaving:
@@ -236,8 +238,10 @@ class Launcher:
         if kind == "inspect":
             limits = _INSPECT
         if kind == "collect":
-            extra = min(limits.disk_bytes, _MOST.disk_bytes)
-            limits = _COLLECT._replace(memory_bytes=_COLLECT.memory_bytes + extra)
+            limits = _COLLECT._replace(
+                memory_bytes=_COLLECT.memory_bytes + limits.disk_bytes,
+                disk_bytes=limits.disk_bytes,  # as RLIMIT_FSIZE of the store
+            )
         try:
             ends = self._start(id, str(kind), limits, message.get("of"))
         except SandboxError as error:
@@ -276,7 +280,7 @@ class Launcher:
                 if kind == "run":
                     child.workspace = Workspace(uid, limits)
                     undo.callback(child.workspace.close)
-                step = "descriptors"
+                step = "pipes"
                 ours, (control, stdout, stderr) = _ends(uid, undo, always)
                 go_read, go = os.pipe2(os.O_CLOEXEC)
                 always.callback(os.close, go_read)
@@ -390,7 +394,7 @@ class Launcher:
 
 
 def _ends(uid: int, undo: ExitStack, always: ExitStack) -> tuple[list[int], list[int]]:
-    """Control socket, stdout, stderr: web's ends, closed by `undo`, and the child's, by `always`."""
+    """Control socket, stdout, stderr: web's ends (closed by `undo`), the child's (by `always`)."""
     control, inner = channel.pair()
     ours, theirs = [control.detach()], [inner.detach()]
     for _ in range(2):

@@ -47,3 +47,8 @@ def die_with_parent() -> None:
 def name_process(name: str) -> None:
     """What ps shows on the machine."""
     prctl.set_name(name)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever outlives its own below us, so that we can wait for it."""
+    prctl.set_child_subreaper(1)

@@ -33,8 +33,7 @@ class Runtime(NamedTuple):
         `{file}` becomes ./entrypoint, so that a name that begins with '-' is no option.
         """
         steps = tuple(
-            tuple(word.replace("{file}", "./" + entrypoint) for word in step)
-            for step in self.steps
+            tuple(word.replace("{file}", "./" + entrypoint) for word in step) for step in self.steps
         )
         return Command(
             steps=(*steps[:-1], steps[-1] + args), env={**BASE_ENV, **self.env, **(env or {})}

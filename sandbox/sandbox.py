@@ -15,6 +15,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from sandbox import channel
@@ -110,7 +111,7 @@ class Sandbox:
 
     @property
     def walls(self) -> dict[str, Any]:
-        """What stands, for /health: {"cgroup": {"memory": "v1"|"v2", ...}, "kernel": "6.18", ...}."""
+        """What stands, for /health: {"cgroup": {"memory": "v1"...}, "kernel": "6.18"...}."""
         return self._walls
 
     @property
@@ -175,12 +176,12 @@ class Sandbox:
     ) -> tuple[Facts, Usage]:
         """Give the orders and see it through to its end, every byte of output included."""
         drains = [
-            asyncio.ensure_future(self._drain(fd, lambda view, name=name: on_output(name, view)))
-            for fd, name in ((child.stdout, "stdout"), (child.stderr, "stderr"))
+            asyncio.ensure_future(self._drain(child.stdout, partial(on_output, "stdout"))),
+            asyncio.ensure_future(self._drain(child.stderr, partial(on_output, "stderr"))),
         ]
         try:
             members = bundle.members if bundle.form == "loose" else ()
-            orders = {"form": bundle.form, "members": members}
+            orders: dict[str, Any] = {"form": bundle.form, "members": members}
             orders |= {"steps": command.steps, "env": dict(command.env)}
             content = channel.memfd("stdin", stdin)
             try:
@@ -261,6 +262,8 @@ class Sandbox:
                 await self._follow(child)
                 facts = await child.ended
                 await drain
+            except SandboxError as error:
+                raise SandboxError(f"{kind}: {error.step}", error.errno, error.detail) from error
             finally:
                 drain.cancel()
             listing = None
@@ -316,9 +319,8 @@ class Sandbox:
         launched: asyncio.Future[list[int]] = loop.create_future()
         ended: asyncio.Future[Any] = loop.create_future()
         self._launched[id], self._ended[id] = launched, ended
-        message = {"op": "launch", "id": id, "kind": kind, "limits": limits._asdict()}
         try:
-            self._say(**message, **({"of": of} if of else {}))
+            self._say(op="launch", id=id, kind=kind, limits=limits._asdict(), of=of)
             try:
                 fds = await asyncio.shield(launched)
             except asyncio.CancelledError:
@@ -392,7 +394,9 @@ class Sandbox:
         self._alive = False
         with contextlib.suppress(RuntimeError):  # the loop may be closed already
             asyncio.get_running_loop().remove_reader(self._launcher)
-        for waiting in (self._hello, *self._launched.values(), *self._ended.values()):
+        everybody: list[asyncio.Future[Any]] = [self._hello]
+        everybody += [*self._launched.values(), *self._ended.values()]
+        for waiting in everybody:
             if not waiting.done():
                 waiting.set_exception(SandboxError("launcher", 0, why))
                 waiting.exception()  # nobody may be waiting: that is no fault

@@ -33,9 +33,7 @@ def build() -> bytes:
         return file.read()
 
 
-def _rule(
-    tree: pyseccomp.SyscallFilter, action: int, name: str, *args: pyseccomp.Arg
-) -> None:
+def _rule(tree: pyseccomp.SyscallFilter, action: int, name: str, *args: pyseccomp.Arg) -> None:
     number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
     if number < 0:
         # An older libseccomp or another architecture does not know the name: the default,
@@ -55,9 +53,7 @@ def _clone(tree: pyseccomp.SyscallFilter) -> None:
     _rule(tree, pyseccomp.ALLOW, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, every, 0))
 
 
-def _choices(
-    tree: pyseccomp.SyscallFilter, name: str, index: int, values: tuple[int, ...]
-) -> None:
+def _choices(tree: pyseccomp.SyscallFilter, name: str, index: int, values: tuple[int, ...]) -> None:
     """Allow `name` when its argument is one of `values`, in the 32 bits that the kernel reads.
 
     Comparing all 64 would let a set upper bit slip past a rule that denies, and would deny a

@@ -108,7 +108,7 @@ class _StrictInfo(tarfile.TarInfo):
 class _Capped:
     """A stream that refuses to be longer than it may: the answer to every decompression bomb."""
 
-    def __init__(self, stream: IO[bytes], cap: int) -> None:
+    def __init__(self, stream: gzip.GzipFile | IO[bytes], cap: int) -> None:
         self._stream = stream
         self._left = cap
 

@@ -42,4 +42,6 @@ def limits_hit(facts: Facts, verdict: Verdict) -> tuple[str, ...]:
     ended = {verdict.reason} & {model.MEMORY, model.CPU, model.TIMEOUT}
     tasks = {"tasks"} if facts.refused_tasks else set()
     hit = ended | tasks | set(facts.full)
-    return tuple(name for name in ("memory", "cpu", "timeout", "tasks", "disk", "inodes") if name in hit)
+    return tuple(
+        name for name in ("memory", "cpu", "timeout", "tasks", "disk", "inodes") if name in hit
+    )

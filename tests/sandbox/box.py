@@ -155,7 +155,9 @@ class Box:
         )
 
     def cgroup_folders(self) -> list[str]:
-        return [str(p) for parent in self.parents for p in Path(parent.path).iterdir() if p.is_dir()]
+        return [
+            str(p) for parent in self.parents for p in Path(parent.path).iterdir() if p.is_dir()
+        ]
 
 
 def loose(files: dict[str, bytes]) -> Bundle:

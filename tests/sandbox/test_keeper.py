@@ -1,0 +1,161 @@
+"""Keeper: whoever dies, in whatever way, nothing of a job is left; and web gets no more than it
+needs. The real processes, started as script/server starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sandbox.keeper import WEB_UID
+from tests.sandbox.box import REPOSITORY, job_processes, wait_until
+
+pytestmark = pytest.mark.core
+RUN = [sys.executable, "-I", "-m", "sandbox", "run"]
+KEEPER = [sys.executable, "-I", "-m", "sandbox.keeper", "--"]
+SLOW = 10.0 if "um" in os.uname().machine or Path("/proc/exitcode").exists() else 1.0
+
+
+@contextmanager
+def running(script: str) -> Iterator[dict[str, int]]:
+    """A job in the middle of its run; the pids of keeper, launcher and web."""
+    keeper = subprocess.Popen(
+        [*RUN, "--", "sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert wait_until(lambda: len(job_processes()) >= 3, 10 * SLOW), "the job did not start"
+        pids = {"keeper": keeper.pid}
+        for pid in _children(keeper.pid):
+            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            pids["launcher" if "sandbox.launcher" in words else "web"] = pid
+        yield pids
+    finally:
+        keeper.kill()
+        keeper.communicate()
+
+
+def _children(parent: int) -> list[int]:
+    return [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/stat")
+        if _parent_of(path) == parent
+    ]
+
+
+def _parent_of(stat: Path) -> int:
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def _cgroups(keeper: int) -> list[str]:
+    return [path for path, _, _ in os.walk("/sys/fs/cgroup") if f"/sandrun-{keeper}-" in path + "/"]
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.parametrize("victim", ["web", "launcher"])
+def test_kill_9_of_one_process_leaves_nothing_of_the_job(victim: str) -> None:
+    with running("sleep 1000 & sleep 1000") as pids:
+        assert _cgroups(pids["keeper"])
+        os.kill(pids[victim], signal.SIGKILL)
+        assert wait_until(lambda: not job_processes(), 2 * SLOW)
+        assert wait_until(lambda: not _cgroups(pids["keeper"]), 2 * SLOW)
+        assert wait_until(lambda: all(map(_gone, pids.values())), 2 * SLOW)
+
+
+def test_kill_9_of_the_keeper_leaves_what_the_next_start_removes() -> None:
+    with running("sleep 1000 & sleep 1000") as pids:
+        os.kill(pids["keeper"], signal.SIGKILL)
+        assert wait_until(lambda: not job_processes(), 2 * SLOW)
+        assert wait_until(lambda: all(map(_gone, pids.values())), 2 * SLOW)
+        assert _cgroups(pids["keeper"]), "only root could have removed them, and root is dead"
+    subprocess.run([*RUN, "--", "true"], check=True, capture_output=True)
+    assert not _cgroups(pids["keeper"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_keeper_ends_everything_within_five_seconds(number: int) -> None:
+    with running("trap '' TERM INT; sleep 1000 & sleep 1000; sleep 1000") as pids:
+        started = time.monotonic()
+        os.kill(pids["keeper"], number)
+        assert wait_until(lambda: all(map(_gone, pids.values())), 5 * SLOW)
+        assert time.monotonic() - started < 5 * SLOW
+        assert not job_processes()
+        assert not _cgroups(pids["keeper"])
+
+
+def test_run_alone_prints_the_result_as_json() -> None:
+    done = subprocess.run(
+        [*RUN, "--memory-mb", "64", "--", "sh", "-c", "echo out; echo err >&2; echo f > f; exit 3"],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    answer = json.loads(done.stdout)
+    assert (answer["reason"], answer["exit_code"]) == ("exit", 3)
+    assert (answer["stdout"], answer["stderr"]) == ("out\n", "err\n")
+    assert answer["outputs"]["f"]["size"] == 2
+
+
+def test_web_has_no_rights_and_its_own_tmp() -> None:
+    show = (
+        "import os; s = open('/proc/self/status').read(); print(s); print(os.listdir('/tmp'));"
+        "print(os.statvfs('/tmp').f_blocks); print(sorted(os.environ)); print(os.getsid(0))"
+    )
+    env = {**os.environ, "SECRET_CANARY": "1"}
+    done = subprocess.run(
+        [*KEEPER, sys.executable, "-c", show], capture_output=True, check=True, env=env, text=True
+    )
+    lines = done.stdout.splitlines()
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    assert set(fields["Uid"].split()) == {str(WEB_UID)} == set(fields["Gid"].split())
+    assert not fields["Groups"].strip()
+    sets = [fields[f"Cap{name}"] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")]
+    assert sets == ["0" * 16] * 5
+    assert fields["NoNewPrivs"] == "1"
+    assert "SECRET_CANARY" not in done.stdout
+    assert lines[-1] != str(os.getsid(0)), "Ctrl-C is the keeper's to pass on"
+
+
+def test_a_repository_below_a_closed_folder_can_be_read_by_web(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    copy = closed / "deeper" / "repository with space"
+    copy.mkdir(parents=True)
+    subprocess.run(["cp", "-r", str(REPOSITORY / "sandbox"), str(copy)], check=True)
+    (closed / "secret").write_text("secret")
+    closed.chmod(0o700)
+    start = (
+        f"import sys; sys.path.insert(0, {str(copy)!r}); sys.argv[0] = 'keeper';"
+        "from sandbox.keeper import main; main()"
+    )
+    show = (
+        f"import os; print(len(open({str(copy / 'sandbox' / 'keeper.py')!r}).read()) > 1000);"
+        f"print(os.listdir({str(closed)!r}), os.access({str(copy)!r}, os.W_OK))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start, "--", sys.executable, "-c", show],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split("\n")[:2] == ["True", "['deeper'] False"], done
+
+
+def test_the_exit_code_of_the_command_is_the_keepers() -> None:
+    assert subprocess.run([*KEEPER, "/bin/sh", "-c", "exit 7"]).returncode == 7
+
+
+def test_without_root_the_keeper_says_so() -> None:
+    done = subprocess.run(
+        [*KEEPER, "/bin/true"], user=WEB_UID, group=WEB_UID, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "sudo" in done.stderr
