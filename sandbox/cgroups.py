@@ -127,10 +127,10 @@ def name_of_this_process() -> str:
     return f"{_PREFIX}{os.getpid()}-{_start_time(os.getpid())}"
 
 
-def sweep() -> list[str]:
+def sweep() -> set[str]:
     """Remove what keepers that are no longer alive left behind; returns the removed names."""
     v1, v2 = _mounts()
-    removed = []
+    removed = set()
     roots = set(v1.values()) | ({v2, _delegated(v2) or v2} if v2 else set())
     for root in roots:
         for path in root.glob(_PREFIX + "*-*"):
@@ -138,7 +138,7 @@ def sweep() -> list[str]:
             if not pid.isdigit() or _start_time(int(pid)) == start:
                 continue
             remove_tree(path)
-            removed.append(path.name)
+            removed.add(path.name)
     return removed
 
 

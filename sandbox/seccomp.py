@@ -3,7 +3,7 @@ every sandbox (building it there would cost 5 ms a job).
 """
 
 import errno
-import tempfile
+import os
 
 import pyseccomp
 
@@ -27,7 +27,7 @@ def build() -> bytes:
     _choices(tree, "socketpair", 0, policy.SOCKETPAIR_FAMILIES)
     _choices(tree, "ioctl", 1, policy.IOCTLS)
     _choices(tree, "prctl", 0, policy.PRCTLS)
-    with tempfile.TemporaryFile() as file:
+    with os.fdopen(os.memfd_create("filter"), "w+b") as file:
         tree.export_bpf(file)
         file.seek(0)
         return file.read()

@@ -155,7 +155,9 @@ def test_the_exit_code_of_the_command_is_the_keepers() -> None:
 
 
 def test_without_root_the_keeper_says_so() -> None:
-    done = subprocess.run(
-        [*KEEPER, "/bin/true"], user=WEB_UID, group=WEB_UID, capture_output=True, text=True
+    start = (
+        "import os, sys; sys.argv[1:] = ['--', '/bin/true']; from sandbox import keeper;"
+        f"os.setresuid({WEB_UID}, {WEB_UID}, {WEB_UID}); keeper.main()"
     )
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True)
     assert done.returncode == 1 and "sudo" in done.stderr
