@@ -14,6 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,14 @@ def prepare(name: str) -> list[Parent]:
     Raises SandboxError("cgroup") when a controller is missing: nothing runs without limits.
     """
     v1, v2 = _mounts()
+    with ExitStack() as undo:
+        undo.callback(_forget, name, v1, v2)
+        parents = _make(name, v1, v2)
+        undo.pop_all()
+    return parents
+
+
+def _make(name: str, v1: dict[str, Path], v2: Path | None) -> list[Parent]:
     parents: list[Parent] = []
     wanted = list(CONTROLLERS)
     if v2:
@@ -89,9 +98,17 @@ def _prepare_v2(top: Path, own: Path | None, controllers: tuple[str, ...]) -> Pa
         for folder in (top.parent, top, top / "jobs"):
             (folder / "cgroup.subtree_control").write_text(enable)
         # Nothing of a job may reach a disk: neither its pages nor the memfds that web holds.
-        with contextlib.suppress(FileNotFoundError):  # a kernel without swap has no such file
+        # A kernel without swap has no such file.
+        if (top / "memory.swap.max").exists():
             (top / "memory.swap.max").write_text("0")
     return Parent(2, controllers, str(top / "jobs"))
+
+
+def _forget(name: str, v1: dict[str, Path], v2: Path | None) -> None:
+    """Remove what was made for `name`, wherever that was."""
+    for root in {*v1.values(), *([v2, _delegated(v2) or v2] if v2 else [])}:
+        with contextlib.suppress(SandboxError, OSError):
+            remove_tree(root / name)
 
 
 def _mounts() -> tuple[dict[str, Path], Path | None]:

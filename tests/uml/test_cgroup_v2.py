@@ -1,0 +1,105 @@
+"""The sandbox on a kernel that has cgroup v2 only, whatever this machine has."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.uml import boot
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.skipif(
+    not boot.installed(), reason="needs linux.uml (Debian package user-mode-linux)"
+)
+
+
+def test_the_guest_has_a_real_cgroup_v2() -> None:
+    code, output = boot.run(
+        ["/usr/bin/python3", "-I", Path(__file__).with_name("kernel_probe.py")],
+        cwd=REPOSITORY,
+        timeout=180,
+    )
+    assert code == 0, output
+    kernel = json.loads(output)
+
+    assert {"cpu", "memory", "pids"} <= set(kernel["controllers"])
+    assert {"cgroup.kill", "memory.peak", "memory.oom.group", "memory.swap.max"} <= set(
+        kernel["cgroup_files"]
+    )
+    assert kernel["born_in_its_cgroup"] == {"outside": "0::/probe-born", "inside": "0::/"}
+    killed = kernel["memory_kill"]
+    assert (killed["status"], killed["oom_kill"]) == (signal.SIGKILL, 1)
+    filled = kernel["files_count_as_memory"]
+    assert (filled["status"], filled["oom_kill"]) == (signal.SIGKILL, 1)
+    assert filled["left"] < filled["held"] / 4
+    assert kernel["task_limit"] == {"fork": "EAGAIN", "max": 1}
+    assert kernel["cpu_limit"]["nr_throttled"] > 0
+    assert kernel["kill_all"] == {"status": signal.SIGKILL, "empty": True}
+    assert kernel["identity"] == [1, 1000, 1000]
+    assert kernel["no_more_user_namespaces"] == {"unshare": "ENOSPC", "host_unchanged": True}
+    assert kernel["seccomp_filter"] == {"getppid": "ENOSYS", "getpgrp": signal.SIGSYS}
+    assert kernel["tmpfs_handed_over"] == {"owner": 1000, "bytes": "ENOSPC", "inodes": "ENOSPC"}
+    assert kernel["tmpfs_noswap"] in ("known", "EINVAL")  # EINVAL before Linux 6.4
+    assert kernel["proc_of_its_own"]["names"] == ["1", "self", "thread-self"]
+    assert "subset=pid" in kernel["proc_of_its_own"]["options"]
+
+
+def test_the_sandbox_suite_passes_on_cgroup_v2() -> None:
+    code, output = boot.run(
+        [sys.executable, *"-m pytest -q -p no:cacheprovider -m core tests/sandbox".split()],
+        cwd=REPOSITORY,
+        readable=[Path(sys.prefix)],
+        timeout=1200,
+    )
+    assert code == 0, output
+    summary = output.strip().splitlines()[-1]
+    counts = {word: int(count) for count, word in re.findall(r"(\d+) (\w+)", summary)}
+    assert counts.get("passed", 0) > 0, output
+    assert "skipped" not in counts, output
+
+
+@pytest.mark.parametrize("v1", [("memory",), ("pids",), ("memory", "pids")], ids="+".join)
+def test_the_limits_hold_on_a_mixture_of_versions(v1: tuple[str, ...]) -> None:
+    code, output = boot.run(
+        [sys.executable, *"-m pytest -q -p no:cacheprovider tests/sandbox/test_mixture.py".split()],
+        cwd=REPOSITORY,
+        readable=[Path(sys.prefix)],
+        environment={"SANDRUN_TEST_V1": " ".join(v1)},
+        timeout=300,
+        v1=v1,
+    )
+    assert code == 0, output
+    assert re.search(r"[1-9] passed", output), output
+
+
+def test_a_guest_that_hangs_is_ended_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mark = "321M"  # on the command line of each of the guest's processes, and of no other guest's
+    with pytest.raises(boot.GuestError, match="no end after"):
+        boot.run(["sh", "-c", "echo begun; sleep 300 & sleep 300"], timeout=10, memory=mark)
+    deadline = time.monotonic() + 5
+    while (left := _processes(f"mem={mark}")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+    assert not list(tmp_path.iterdir())
+
+
+def _processes(mark: str) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (process / "cmdline").read_bytes():
+                found.append(process.name)
+        except OSError:
+            pass
+    return found
