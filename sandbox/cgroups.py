@@ -1,6 +1,6 @@
 """Cgroups: how much a sandbox may use and what it used, on version 2, version 1, or a mixture.
 
-Two sides. The keeper makes one parent a hierarchy (`prepare`) and removes it (`remove_tree`,
+Two sides. The keeper makes one parent a hierarchy (`prepare`) and removes it (`remove`,
 `sweep`). The launcher opens the parents (`Parents`) and makes one `Cgroup` a sandbox below them.
 
 Layout, version 2:   <root>/sandrun-<pid>-<start>/service   keeper, launcher, web
@@ -22,6 +22,7 @@ from sandbox.errors import SandboxError
 from sandbox.model import Limits, Usage
 
 CONTROLLERS = ("memory", "pids", "cpu")
+SWAPS = Path("/proc/swaps")
 _PREFIX = "sandrun-"
 _PERIOD_USEC = 100_000
 
@@ -43,6 +44,9 @@ def prepare(name: str) -> list[Parent]:
     Raises SandboxError("cgroup") when a controller is missing: nothing runs without limits.
     """
     v1, v2 = _mounts()
+    if "memory" in v1 and swap_is_on():
+        # Version 1 limits the jobs' swap but not that of the memfds which web holds.
+        raise SandboxError("swap", 0, "turn it off (swapoff -a): nothing of a job may reach a disk")
     with ExitStack() as undo:
         undo.callback(_forget, name, v1, v2)
         parents = _make(name, v1, v2)
@@ -98,17 +102,22 @@ def _prepare_v2(top: Path, own: Path | None, controllers: tuple[str, ...]) -> Pa
         for folder in (top.parent, top, top / "jobs"):
             (folder / "cgroup.subtree_control").write_text(enable)
         # Nothing of a job may reach a disk: neither its pages nor the memfds that web holds.
-        # A kernel without swap has no such file.
-        if (top / "memory.swap.max").exists():
+        # A kernel that cannot swap has no such file.
+        if "memory" in controllers and (swap_is_on() or (top / "memory.swap.max").exists()):
             (top / "memory.swap.max").write_text("0")
     return Parent(2, controllers, str(top / "jobs"))
+
+
+def swap_is_on() -> bool:
+    """Whether the machine has a place to swap to now."""
+    return len(SWAPS.read_text().splitlines()) > 1
 
 
 def _forget(name: str, v1: dict[str, Path], v2: Path | None) -> None:
     """Remove what was made for `name`, wherever that was."""
     for root in {*v1.values(), *([v2, _delegated(v2) or v2] if v2 else [])}:
-        with contextlib.suppress(SandboxError, OSError):
-            remove_tree(root / name)
+        with contextlib.suppress(SandboxError):
+            _remove_top(root / name)
 
 
 def _mounts() -> tuple[dict[str, Path], Path | None]:
@@ -154,7 +163,7 @@ def sweep() -> set[str]:
             pid, _, start = path.name.removeprefix(_PREFIX).partition("-")
             if not pid.isdigit() or _start_time(int(pid)) == start:
                 continue
-            remove_tree(path)
+            _remove_top(path)
             removed.add(path.name)
     return removed
 
@@ -167,54 +176,41 @@ def _start_time(pid: int) -> str:
         return ""
 
 
-def remove_tree(top: Path, seconds: float = 2.0, kill: bool = True) -> None:
-    """Kill every process in `top` but ourselves, then remove it and all below it.
-
-    Raises SandboxError when it is still busy after `seconds`.
-    """
-    deadline = time.monotonic() + seconds
-    while top.exists():
-        for folder, _, _ in os.walk(top, topdown=False):
-            if kill:
-                _kill_all(Path(folder))
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
-        if not top.exists():
-            return
-        if time.monotonic() > deadline:
-            raise SandboxError("cgroup removal", 0, f"{top.name} is still busy")
-        time.sleep(0.005)
-
-
-def _kill_all(folder: Path) -> None:
-    """SIGKILL to all in one cgroup; ourselves go to the hierarchy's root, which has no limits."""
-    with contextlib.suppress(OSError):
-        for pid in map(int, (folder / "cgroup.procs").read_text().split()):
-            if pid == os.getpid():
-                _root_of(folder).joinpath("cgroup.procs").write_text(str(pid))
-            else:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-
-
-def _root_of(folder: Path) -> Path:
-    while not folder.name.startswith(_PREFIX):
-        folder = folder.parent
-    return folder.parent
-
-
 def remove(parents: list[Parent]) -> None:
-    """Undo `prepare`: everything below is killed and removed, then the parents themselves.
+    """Undo `prepare`: every sandbox below is killed, and what was made is removed.
 
     Raises SandboxError when a sandbox's cgroup stays busy.
     """
     for parent in parents:
-        jobs = Path(parent.path)
-        remove_tree(jobs)
-        with contextlib.suppress(OSError, SandboxError):
-            # On version 2 we sit in `service` ourselves; in a systemd scope, which ends with us,
-            # there is nowhere else to go, and systemd removes it.
-            remove_tree(jobs.parent, seconds=0.2)
+        _remove_top(Path(parent.path).parent)
+
+
+def _remove_top(top: Path) -> None:
+    _remove_jobs(top / "jobs")
+    with contextlib.suppress(OSError):
+        # In `service` sit we, and on a delegated scope whoever was there before us: nobody to
+        # kill. What cannot be removed for them is empty, and goes with the scope.
+        service = top / "service"
+        if service.exists():
+            (top.parent / "cgroup.procs").write_text(str(os.getpid()))
+            service.rmdir()
+        top.rmdir()
+
+
+def _remove_jobs(jobs: Path, seconds: float = 2.0) -> None:
+    """Kill what is in the sandboxes' cgroups until they can be removed."""
+    deadline = time.monotonic() + seconds
+    while jobs.exists():
+        for folder, _, _ in os.walk(jobs, topdown=False):
+            with contextlib.suppress(OSError):
+                for pid in map(int, Path(folder, "cgroup.procs").read_text().split()):
+                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        if jobs.exists():
+            if time.monotonic() > deadline:
+                raise SandboxError("cgroup removal", 0, f"{jobs} is still busy")
+            time.sleep(0.005)
 
 
 @contextlib.contextmanager

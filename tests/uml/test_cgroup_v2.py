@@ -80,6 +80,25 @@ def test_the_limits_hold_on_a_mixture_of_versions(v1: tuple[str, ...]) -> None:
     assert re.search(r"[1-9] passed", output), output
 
 
+def test_a_delegated_scope_is_used_as_systemd_gives_it() -> None:
+    scope = "/sys/fs/cgroup/system.slice/sandrun.scope"
+    delegate = f"import os; os.setxattr({scope!r}, 'trusted.delegate', b'1')"
+    script = (
+        f'"$0" -c "{delegate}" && "$0" -m sandbox run -- true && '
+        f"find {scope} -name 'sandrun-*' -path '*jobs*'"
+    )
+    code, output = boot.run(
+        ["sh", "-c", script, sys.executable],
+        cwd=REPOSITORY,
+        readable=[Path(sys.prefix)],
+        cgroup=scope.removeprefix("/sys/fs/cgroup/"),
+    )
+    assert code == 0, output
+    answer = json.loads(output[: output.rindex("}") + 1])
+    assert answer["reason"] == "exit" and answer["walls"]["cgroup"]["memory"] == "v2"
+    assert "jobs" not in output[output.rindex("}") :], "cgroups are left"
+
+
 def test_a_guest_that_hangs_is_ended_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,73 @@
+"""Cgroups from the keeper's side: made whole or not at all, and what the dead left is removed."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sandbox import cgroups
+from sandbox.errors import SandboxError
+
+pytestmark = pytest.mark.core
+
+
+def _ours(name: str) -> list[str]:
+    return [path for path, _, _ in os.walk("/sys/fs/cgroup") if f"/{name}" in path]
+
+
+def test_everything_is_undone_when_one_controller_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cgroups, "CONTROLLERS", ("memory", "pids", "imaginary"))
+    name = cgroups.name_of_this_process()
+    with pytest.raises(SandboxError, match="offers no imaginary controller") as caught:
+        cgroups.prepare(name)
+    assert caught.value.step == "cgroup"
+    assert not _ours(name)
+
+
+def test_sweeping_removes_what_the_dead_left_and_nothing_of_the_living() -> None:
+    dead = subprocess.Popen(["sleep", "60"])
+    name = f"sandrun-{dead.pid}-{cgroups._start_time(dead.pid)}"
+    parents = cgroups.prepare(name)
+    try:
+        assert name not in cgroups.sweep(), "it is alive"
+        assert _ours(name)
+        dead.kill()
+        dead.wait()
+        assert name in cgroups.sweep()
+        assert not _ours(name)
+    finally:
+        dead.kill()
+        cgroups.remove(parents)
+
+
+def test_a_pid_that_was_given_again_is_not_the_living_keeper() -> None:
+    name = f"sandrun-{os.getpid()}-1"
+    parents = cgroups.prepare(name)
+    try:
+        assert name in cgroups.sweep()
+    finally:
+        cgroups.remove(parents)
+
+
+def test_a_machine_that_swaps_is_refused_or_kept_from_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    swaps = tmp_path / "swaps"
+    swaps.write_text("Filename Type Size Used Priority\n/swapfile file 1048572 0 -2\n")
+    monkeypatch.setattr(cgroups, "SWAPS", swaps)
+    name = cgroups.name_of_this_process()
+    if "memory" in cgroups._mounts()[0]:
+        with pytest.raises(SandboxError, match="swapoff") as caught:
+            cgroups.prepare(name)
+        assert caught.value.step == "swap"
+        assert not _ours(name)
+    else:
+        parents = cgroups.prepare(name)
+        try:
+            top = Path(parents[0].path).parent
+            assert (top / "memory.swap.max").read_text() == "0\n"
+        finally:
+            cgroups.remove(parents)
