@@ -1,0 +1,51 @@
+"""Hands out the page and its few files, read once: a path in a URL opens nothing."""
+
+import functools
+from pathlib import Path
+
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+
+FOLDER = Path(__file__).parent / "static"
+KINDS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+
+
+async def page(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(_page(), headers={"Content-Security-Policy": POLICY})
+
+
+async def asset(request: HttpRequest, name: str) -> HttpResponse:
+    """A file of static/, 404 for every other name."""
+    path = _assets().get(name)
+    if path is None:
+        return HttpResponse('{"error":"Not found"}', status=404, content_type="application/json")
+    content, kind = path
+    return HttpResponse(content, content_type=kind)
+
+
+@functools.cache
+def _page() -> str:
+    return str(render_to_string("frontend/index.html"))
+
+
+@functools.cache
+def _assets() -> dict[str, tuple[bytes, str]]:
+    return {
+        path.relative_to(FOLDER).as_posix(): (path.read_bytes(), KINDS[path.suffix])
+        for path in FOLDER.rglob("*")
+        if path.suffix in KINDS
+    }

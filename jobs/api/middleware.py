@@ -1,0 +1,102 @@
+"""The guard in front of every request, and the headers on every response. One native coroutine:
+each synchronous middleware would cost a hop into a thread.
+
+What it stops: a web page anywhere that makes its visitor's browser post jobs to a Sandrun on the
+visitor's own machine or network (foreign Origin, cross-site Sec-Fetch-Site), or that gives its own
+name our address to read the answers (Host).
+"""
+
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from asgiref.sync import markcoroutinefunction
+from django.http import HttpRequest, HttpResponse
+from django.http.request import split_domain_port, validate_host
+
+from jobs.api.errors import answer
+from jobs.api.site import site_of
+from jobs.errors import Foreign, Rejected
+
+GetResponse = Callable[[HttpRequest], Awaitable[HttpResponse]]
+
+ANY_ADDRESS = "<address>"  # among hosts: whatever is a number; a rebound name never is
+
+_SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
+_OWN_SITES = ("same-origin", "none")  # none: typed into the address bar
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "X-Robots-Tag": "noindex",
+}
+
+
+class Guard:
+    """Middleware: refuse what `refusal` refuses, answer what went wrong, harden every response."""
+
+    async_capable = True
+    sync_capable = False
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        markcoroutinefunction(self)
+
+    async def __call__(self, request: HttpRequest) -> HttpResponse:
+        refused = refusal(
+            request.method or "",
+            request.META.get("HTTP_HOST", ""),
+            request.META.get("HTTP_ORIGIN"),
+            request.META.get("HTTP_SEC_FETCH_SITE"),
+            site_of(request).hosts,
+        )
+        response = answer(refused) if refused else await self.get_response(request)
+        for name, value in HEADERS.items():
+            response.setdefault(name, value)
+        if not response.streaming:
+            response.setdefault("Content-Length", str(len(response.content)))
+        return response
+
+    async def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse:
+        return answer(error)
+
+
+def refusal(
+    method: str, host: str, origin: str | None, fetch_site: str | None, hosts: tuple[str, ...]
+) -> Rejected | None:
+    """Why a request with these headers is not for us, or None."""
+    name, _ = split_domain_port(host)
+    if not name or not _is_ours(name, hosts):
+        return Rejected(
+            "This server does not know itself by that Host",
+            "An operator adds names with SANDRUN_ALLOWED_HOSTS.",
+        )
+    if method in _SAFE:
+        return None
+    if origin is not None and not _is_same_host(origin, host):
+        return Foreign("Requests from other web sites are refused")
+    if fetch_site is not None and fetch_site not in _OWN_SITES:
+        return Foreign("Requests from other web sites are refused")
+    return None
+
+
+def _is_ours(name: str, hosts: tuple[str, ...]) -> bool:
+    if validate_host(name, hosts):
+        return True
+    try:
+        return ANY_ADDRESS in hosts and bool(ip_address(name.strip("[]")))
+    except ValueError:
+        return False
+
+
+def _is_same_host(origin: str, host: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()

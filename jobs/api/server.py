@@ -1,0 +1,342 @@
+"""Server: Daphne, with the bounds that it lacks. Stock Daphne reads a body of any size to disk
+before anybody is asked, lets Twisted parse uploads on the event loop, gives clients all the time
+they want, and keeps what a slow client does not read.
+
+Here a body goes straight into a MemoryFile and is counted while it comes; head and body have
+deadlines that no trickle prolongs; an answer is written as fast as it is read. There is no access
+log, and errors that happen below Django look like the others.
+"""
+
+import asyncio
+import io
+import json
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from daphne.http_protocol import HTTPFactory, WebRequest
+from daphne.server import Server as DaphneServer
+from daphne.ws_protocol import WebSocketFactory
+from twisted.internet import defer, interfaces
+from twisted.internet import reactor as installed_reactor
+from twisted.logger import globalLogBeginner
+from twisted.web import http
+from zope.interface import implementer
+
+from jobs.api.errors import report
+from jobs.api.middleware import HEADERS
+from jobs.api.uploads import BODY_KEY, too_large
+from jobs.conf import Config
+from jobs.memory import MemoryFile
+
+reactor: Any = installed_reactor
+TwistedChannel: Any = http.HTTPChannel  # comes without types
+
+Scope = MutableMapping[str, Any]
+Application = Callable[..., Awaitable[None]]
+
+IDLE_SECONDS = 20  # a connection that asks nothing
+LINGER_SECONDS = 5  # for a refused client to stop sending and read why
+CONNECTIONS = 2000
+WEBSOCKET_BYTES = 64 * 1024  # of one incoming message
+STOP_SECONDS = 0.5  # for answers that are on their way when we stop
+
+
+class Channel(TwistedChannel):
+    """One connection. Head and body of each request have one deadline each, from the first byte."""
+
+    totalHeadersSize = 16 * 1024
+    maxHeaders = 100
+    abortTimeout = LINGER_SECONDS
+
+    _deadline: Any = None
+    refused = False
+
+    @property
+    def config(self) -> Config:
+        config = self.factory.server.config
+        assert isinstance(config, Config)
+        return config
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._deadline is None and not self._handlingRequest:
+            self._arm(self.config.head_seconds, self._late)
+        super().dataReceived(data)
+
+    def allHeadersReceived(self) -> None:
+        self._arm(self.config.body_seconds, self._late)
+        super().allHeadersReceived()
+
+    def allContentReceived(self) -> None:
+        if self.refused:  # it is all here, and was thrown away
+            self.loseConnection()
+            return
+        self._disarm()
+        super().allContentReceived()
+
+    def connectionLost(self, reason: Any) -> None:
+        self._disarm()
+        super().connectionLost(reason)
+        self.factory.connections -= 1
+
+    def refuse(self, status: int, sentence: str, reason: str) -> None:
+        """Answer now, take no more, and let the client read why before we hang up."""
+        if not self.refused:
+            self.refused = True
+            self.transport.write(_bare_response(status, sentence, reason))
+            self.transport.loseWriteConnection()  # a close while bytes come would lose the answer
+            self._arm(LINGER_SECONDS, self.transport.abortConnection)
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        if not self.refused:
+            self.refused = True
+            self.transport.write(_bare_response(400, "Bad request", "invalid_request"))
+        self.loseConnection()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._respondToBadRequestAndDisconnect()
+
+    def _late(self) -> None:
+        self._deadline = None
+        if not self.refused:
+            self.refused = True
+            sentence = "The request took too long to arrive"
+            self.transport.write(_bare_response(408, sentence, "timeout"))
+        self.loseConnection()
+
+    def _arm(self, seconds: float, act: Callable[[], object]) -> None:
+        self._disarm()
+        self._deadline = reactor.callLater(seconds, act)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+
+@implementer(interfaces.IPushProducer)
+class Gate:
+    """Closed while the client does not read what was written already."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+
+    def pauseProducing(self) -> None:
+        self.open.clear()
+
+    def resumeProducing(self) -> None:
+        self.open.set()
+
+    stopProducing = resumeProducing
+
+
+class Request(WebRequest):
+    """One request: its body counted into memory, its answer written through a Gate."""
+
+    body: MemoryFile | None = None
+    gate: Gate | None = None
+    _parsePOSTFormSubmission = False  # Twisted would parse uploads with its e-mail parser
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._parsePOSTFormSubmission = False
+
+    def gotLength(self, length: int | None) -> None:
+        self.received = 0
+        self.content = io.BytesIO()  # stays empty: what reads the body reads `body`
+        if length is not None and length > self.channel.config.upload_bytes:
+            self._refuse_body()
+        elif length != 0:
+            self.body = MemoryFile()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self.channel.refused or self.body is None:
+            return
+        self.received += len(data)
+        if self.received > self.channel.config.upload_bytes:
+            self._refuse_body()
+        elif not self.server.may_receive(len(data)):
+            self.body = None
+            self.channel.refuse(503, "Too many uploads at once", "busy")
+        else:
+            self.body.write(data)
+
+    def _refuse_body(self) -> None:
+        self.body = None
+        self.requestHeaders.removeHeader(b"Expect")  # or "100 Continue" would follow the answer
+        error = too_large(self.channel.config.upload_bytes)
+        self.channel.refuse(413, error.sentence, error.reason)
+
+    def handle_reply(self, message: dict[str, Any]) -> None:
+        if message.get("type") == "http.response.start" and self.channel and not self.finished:
+            self.gate = Gate()
+            self.registerProducer(self.gate, True)
+        super().handle_reply(message)
+
+    def finish(self) -> None:
+        self._let_go()
+        super().finish()
+
+    def connectionLost(self, reason: Any) -> None:
+        self._let_go()
+        if self.gate:
+            self.gate.open.set()
+        super().connectionLost(reason)
+
+    def _let_go(self) -> None:
+        if self.producer:
+            self.unregisterProducer()
+        received, self.received = getattr(self, "received", 0), 0
+        self.server.receiving -= received
+        self.body = None
+
+    def basic_error(self, status: int, status_text: bytes, body: str) -> None:
+        sentence = status_text.decode("ascii")
+        content = _body(sentence, "internal" if status >= 500 else "invalid_request")
+        headers = _headers() | {"Content-Length": str(len(content))}
+        self.handle_reply(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            }
+        )
+        self.handle_reply({"type": "http.response.body", "body": content})
+
+
+class Factory(HTTPFactory):
+    """Makes the connections, up to a number."""
+
+    protocol = Channel
+    connections = 0
+
+    def buildProtocol(self, addr: Any) -> Channel | None:
+        if self.connections >= CONNECTIONS:
+            return None  # Twisted closes it
+        self.connections += 1
+        channel = super().buildProtocol(addr)
+        assert isinstance(channel, Channel)
+        channel.requestFactory = Request
+        channel.timeOut = IDLE_SECONDS
+        return channel
+
+
+class Server(DaphneServer):
+    """Serves `application` on `listener` until SIGTERM or SIGINT; then `close` is awaited."""
+
+    def __init__(
+        self,
+        application: Application,
+        listener: socket.socket,
+        config: Config,
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__(
+            application,
+            endpoints=["a socket that listens already"],
+            server_name="",
+            websocket_max_message_size=WEBSOCKET_BYTES,
+            websocket_max_frame_size=WEBSOCKET_BYTES,
+        )
+        self.config = config
+        self.receiving = 0  # bytes of uploads that are not with the engine yet
+        self.connections: dict[Any, dict[str, Any]] = {}
+        self._listener = listener
+        self._close = close
+        self._port: Any = None
+
+    def run(self) -> None:
+        """Daphne's, but for the listener and the factory; returns when all is closed."""
+        self.ws_factory = WebSocketFactory(self, server=None)
+        self.ws_factory.setProtocolOptions(
+            autoPingTimeout=self.ping_timeout,
+            openHandshakeTimeout=self.websocket_handshake_timeout,
+            maxMessagePayloadSize=self.websocket_max_message_size,
+            maxFramePayloadSize=self.websocket_max_frame_size,
+        )
+        globalLogBeginner.beginLoggingTo(  # Twisted would log the addresses of clients
+            [_report_failures], redirectStandardIO=False, discardBuffer=True
+        )
+        self._port = reactor.adoptStreamPort(
+            self._listener.fileno(), self._listener.family, Factory(self)
+        )
+        self._listener.close()  # Twisted has its own copy of it
+        reactor.callLater(1, self.application_checker)
+        reactor.callLater(2, self.timeout_checker)
+        reactor.addSystemEventTrigger(
+            "before",
+            "shutdown",
+            lambda: defer.Deferred.fromFuture(asyncio.ensure_future(self._stop())),
+        )
+        reactor.run()
+
+    def create_application(self, protocol: Any, scope: Scope) -> Any:
+        if isinstance(protocol, Request):
+            scope["root_path"] = ""  # Daphne believes a header that any client may send
+            if protocol.body is not None:
+                scope[BODY_KEY], protocol.body = protocol.body, None
+        return super().create_application(protocol, scope)
+
+    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        """Write, then wait until the client has read enough of it; leave one that does not."""
+        await super().handle_reply(protocol, message)
+        gate = getattr(protocol, "gate", None)
+        if gate and not gate.open.is_set():
+            try:
+                await asyncio.wait_for(gate.open.wait(), self.config.stall_seconds)
+            except TimeoutError:
+                if protocol.channel:
+                    protocol.channel.transport.abortConnection()
+
+    def may_receive(self, size: int) -> bool:
+        """Count `size` bytes of an upload, unless all uploads together are too large by them."""
+        if self.receiving + size > self.config.held_bytes:
+            return False
+        self.receiving += size
+        return True
+
+    async def _stop(self) -> None:
+        """Take no more, end what runs, give answers that are on their way a moment."""
+        await self._port.stopListening().asFuture(asyncio.get_running_loop())
+        await self._close()
+        running = [
+            details["application_instance"]
+            for details in self.connections.values()
+            if "application_instance" in details
+        ]
+        if running:
+            _, late = await asyncio.wait(running, timeout=STOP_SECONDS)
+            for application in late:
+                application.cancel()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.gather(*late, return_exceptions=True), STOP_SECONDS)
+
+
+def _report_failures(event: Any) -> None:
+    """Of all that Twisted would log, the exceptions that nobody caught."""
+    if failure := event.get("log_failure"):
+        report(failure.value)
+
+
+def _bare_response(status: int, sentence: str, reason: str) -> bytes:
+    """A whole response, for where no request exists that could carry it."""
+    body = _body(sentence, reason)
+    headers = _headers() | {"Content-Length": str(len(body)), "Connection": "close"}
+    if status == 503:
+        headers["Retry-After"] = "5"
+    phrase = http.RESPONSES[status].decode()
+    lines = [
+        f"HTTP/1.1 {status} {phrase}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+def _headers() -> dict[str, str]:
+    return {"Content-Type": "application/json", **HEADERS}
+
+
+def _body(sentence: str, reason: str) -> bytes:
+    return json.dumps({"error": sentence, "reason": reason}).encode()

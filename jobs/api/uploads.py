@@ -1,0 +1,170 @@
+"""multipart/form-data, read where it lies: the body is one MemoryFile, a part is a range of it.
+
+Our own reader, since the usual ones hold an upload several times over, write it to disk, or cut the
+folders off the names. It runs in a thread; the event loop never sees the bytes.
+"""
+
+import re
+from typing import Any, NamedTuple, NoReturn
+from urllib.parse import unquote_to_bytes
+
+from jobs.bundle import Part
+from jobs.errors import InvalidManifest, InvalidUpload, TooLarge, UnsupportedUpload
+from jobs.manifest import MANIFEST_BYTES
+from jobs.memory import CHUNK, MemoryFile
+
+BODY_KEY = "sandrun.body"  # where our server leaves the body in the scope; whoever serves closes it
+
+PARTS = 1100  # a few more than files are taken: the sentence about files is the better one
+HEAD_BYTES = 8 * 1024  # of one part
+FILE_FIELDS = ("files", "file", "files[]")
+
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+_PARAMETER = re.compile(r';[ \t]*([\w!#$%&\'*+.^`|~-]+)=("(?:[^"\\]|\\.)*"|[^;"\s]*)[ \t]*')
+_ESCAPED = re.compile(r'\\(["\\])')
+_PLAIN_ENCODINGS = ("binary", "8bit", "7bit")
+
+
+class Form(NamedTuple):
+    """What was sent: the files, and the manifest if there was one."""
+
+    files: list[Part]
+    manifest: bytes | None
+
+
+def body_of(request: Any, limit_bytes: int) -> MemoryFile:
+    """The body of `request`. Our server hands it over; any other one lets us read it."""
+    body = request.scope.get(BODY_KEY)
+    if body is None:
+        body = MemoryFile()
+        while piece := request.read(CHUNK):
+            body.write(piece)
+    assert isinstance(body, MemoryFile)
+    if body.size > limit_bytes:
+        raise too_large(limit_bytes)
+    return body
+
+
+def too_large(limit_bytes: int) -> TooLarge:
+    return TooLarge(f"Request exceeds {limit_bytes // (1024 * 1024)}MB limit")
+
+
+def read_form(body: MemoryFile, content_type: str) -> Form:
+    """The Form in `body`. Slow for large bodies: call it in a thread."""
+    files: list[Part] = []
+    manifest: bytes | None = None
+    for field, name, start, size in _parts(body, _boundary(content_type)):
+        if field == "manifest":
+            if manifest is not None:
+                raise InvalidManifest("two parts are named 'manifest'")
+            manifest = body.read(start, min(size, MANIFEST_BYTES + 1))
+        elif name:
+            if field not in FILE_FIELDS:
+                _refuse("a file is in a part that is not named 'files'")
+            files.append(Part(name, body, start, size))
+        elif name is None and field in FILE_FIELDS:
+            _refuse("a part named 'files' has no file name")
+    return Form(files, manifest)
+
+
+def _boundary(content_type: str) -> bytes:
+    kind, parameters = _parameters(content_type)
+    if kind != "multipart/form-data":
+        raise UnsupportedUpload(
+            "Send multipart/form-data", "curl: -F files=@main.py -F 'manifest={...}'"
+        )
+    boundary = parameters.get("boundary", "")
+    if not _BOUNDARY.fullmatch(boundary):
+        _refuse("the multipart boundary is missing or invalid")
+    return boundary.encode()
+
+
+def _parts(body: MemoryFile, boundary: bytes) -> list[tuple[str, str | None, int, int]]:
+    """(field, file name, start, size) of every part."""
+    end = body.size
+    delimiter = b"\r\n--" + boundary
+    opening = body.read(0, len(delimiter))
+    if not opening.startswith(delimiter[2:]):
+        _refuse("the upload does not begin with its multipart boundary")
+    at = len(delimiter) - 2
+    parts: list[tuple[str, str | None, int, int]] = []
+    while (mark := body.read(at, 2)) == b"\r\n":
+        if len(parts) >= PARTS:
+            _refuse(f"more than {PARTS} parts; send a tar.gz")
+        head = body.read(at, HEAD_BYTES)
+        head_size = head.find(b"\r\n\r\n")
+        if head_size < 0:
+            _refuse("a part of the upload has no end of its head, or more than 8 KiB of it")
+        start = at + head_size + 4
+        stop = _find(body, delimiter, start, end)
+        field, name = _describe(head[2:head_size])
+        parts.append((field, name, start, stop - start))
+        at = stop + len(delimiter)
+    if mark != b"--":
+        _refuse("the upload has a malformed multipart boundary")
+    return parts
+
+
+def _find(body: MemoryFile, needle: bytes, start: int, end: int) -> int:
+    """Where `needle` is next; pieces overlap so that it cannot hide between two of them."""
+    while start < end:
+        at = (piece := body.read(start, CHUNK)).find(needle)
+        if at >= 0:
+            return start + at
+        if start + len(piece) >= end:
+            break
+        start += len(piece) - len(needle) + 1
+    _refuse("the upload ends before its last multipart boundary")
+
+
+def _describe(head: bytes) -> tuple[str, str | None]:
+    """The field and the file name that the head of a part tells."""
+    try:
+        lines = head.decode("utf-8").split("\r\n")
+    except UnicodeDecodeError:
+        _refuse("a file name or field name is not UTF-8")
+    headers = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        headers[name.strip().lower()] = value.strip() if colon else ""
+    encoding = headers.get("content-transfer-encoding", "binary").lower()
+    if encoding not in _PLAIN_ENCODINGS:
+        _refuse("a part is encoded (Content-Transfer-Encoding); send the bytes as they are")
+    kind, parameters = _parameters(headers.get("content-disposition", ""))
+    if kind != "form-data" or "name" not in parameters:
+        _refuse("a part has no Content-Disposition with a name")
+    return parameters["name"], _file_name(parameters)
+
+
+def _file_name(parameters: dict[str, str]) -> str | None:
+    extended = parameters.get("filename*")
+    if extended is None:
+        return parameters.get("filename")
+    charset, _, rest = extended.partition("'")
+    if charset.lower() != "utf-8":
+        _refuse("a file name is in a character set other than UTF-8")
+    try:
+        return unquote_to_bytes(rest.partition("'")[2]).decode()
+    except UnicodeDecodeError:
+        _refuse("a file name is not UTF-8")
+
+
+def _parameters(header: str) -> tuple[str, dict[str, str]]:
+    """`kind; name="value"; ...`, each name once."""
+    kind, semicolon, rest = header.partition(";")
+    parameters: dict[str, str] = {}
+    at, rest = 0, semicolon + rest
+    while at < len(rest):
+        found = _PARAMETER.match(rest, at)
+        if not found or (name := found[1].lower()) in parameters:
+            if rest[at:].strip("; \t") == "":
+                break
+            _refuse("a Content-Type or Content-Disposition is malformed")
+        value = found[2]
+        parameters[name] = _ESCAPED.sub(r"\1", value[1:-1]) if value[:1] == '"' else value
+        at = found.end()
+    return kind.strip().lower(), parameters
+
+
+def _refuse(sentence: str) -> NoReturn:
+    raise InvalidUpload(sentence)

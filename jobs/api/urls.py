@@ -1,0 +1,14 @@
+"""The paths of the API. A job's file names may hold anything, line ends too."""
+
+from django.urls import path, re_path
+
+from jobs.api import views
+
+urlpatterns = [
+    path("submit", views.submit),
+    path("health", views.health),
+    path("status/<str:job_id>", views.status),
+    path("logs/<str:job_id>", views.logs),
+    path("outputs/<str:job_id>", views.outputs),
+    re_path(r"(?s)\Adownload/(?P<job_id>[^/]+)/(?P<name>.+)\Z", views.download),
+]

@@ -1,0 +1,174 @@
+"""Bundle: what was uploaded, as the sandbox takes it. Here nobody looks into an archive: it is told
+by its name and its first bytes, and read inside a sandbox. Loose files are laid end to end, hashed
+on the way, in a thread.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, NoReturn
+
+from jobs.errors import InvalidUpload, UnsupportedUpload
+from jobs.manifest import MANIFEST_BYTES
+from jobs.memory import MemoryFile
+from sandbox.errors import BundleRefused
+from sandbox.model import Bundle, Inspection, Member
+
+Inspect = Callable[[int], Awaitable[Inspection]]
+
+FILES = 1000
+NAME_BYTES = 255  # of one component, as every Linux file system has it
+PATH_BYTES = 1024
+
+# Not 1970: zip files cannot say a date before 1980. Always the same: the same files, the same job.
+_MTIME_NS = 946_684_800 * 10**9  # 2000-01-01
+
+_ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_GZIP = b"\x1f\x8b"
+_USTAR = (257, b"ustar")
+
+# The one-file form of the earlier web page and MCP server.
+_LISTED = b"----Tar\nPath:"
+_LISTED_HEAD = re.compile(rb"----Tar\nPath:[ \t]*([^\n]*)\n(?:Size:[^\n]*\n)?\n")
+_LISTED_HEAD_BYTES = 4096
+
+
+class Part(NamedTuple):
+    """One uploaded file: bytes [start, start + size) of `source`, under the name it came with."""
+
+    name: str
+    source: MemoryFile
+    start: int
+    size: int
+
+    def peek(self, size: int) -> bytes:
+        return self.source.read(self.start, min(size, self.size))
+
+
+class Upload(NamedTuple):
+    """A Bundle with the memory that it lies in, and its job.json if there is one."""
+
+    bundle: Bundle
+    memory: MemoryFile
+    job_json: bytes | None
+
+    @property
+    def paths(self) -> list[str]:
+        return [member.path for member in self.bundle.members]
+
+
+async def receive(parts: Sequence[Part], inspect: Inspect) -> Upload:
+    """The Upload that `parts` are. Raises Rejected; SandboxError when the inspection failed."""
+    if not parts:
+        raise InvalidUpload(
+            "No files uploaded", "Send at least one form part named 'files' with a file name."
+        )
+    if any(_is_archive(part, alone=len(parts) == 1) for part in parts):
+        return await _receive_archive(parts, inspect)
+    return await asyncio.to_thread(_pack, parts)
+
+
+async def _receive_archive(parts: Sequence[Part], inspect: Inspect) -> Upload:
+    if len(parts) > 1:
+        raise InvalidUpload("Send either one archive or loose files, not both")
+    memory = await asyncio.to_thread(_copy, parts[0])
+    try:
+        found = await inspect(memory.fd)
+    except BundleRefused as refusal:
+        raise InvalidUpload(str(refusal)) from None
+    return Upload(Bundle("tar", memory.fd, found.members), memory, found.job_json)
+
+
+def _is_archive(part: Part, alone: bool) -> bool:
+    """By the name; by the first bytes where the name says nothing. Refuses what only seems one."""
+    name = part.name.lower()
+    if name.endswith(".zip"):
+        raise UnsupportedUpload("zip uploads come later; send a tar.gz")
+    head = part.peek(512)
+    if head.startswith(_LISTED):
+        return False  # the old page calls this job.tar.gz
+    gzip = head.startswith(_GZIP)
+    tar = head[_USTAR[0] :].startswith(_USTAR[1])
+    if name.endswith(_ARCHIVES[:2]) and not gzip:
+        raise InvalidUpload(f"{_show(part.name)} is not a gzip-compressed tar archive")
+    return name.endswith(_ARCHIVES) or (alone and "." not in name and (gzip or tar))
+
+
+def _copy(part: Part) -> MemoryFile:
+    memory = MemoryFile()
+    memory.take(part.source, part.start, part.size)
+    return memory.seal()
+
+
+def _pack(parts: Sequence[Part]) -> Upload:
+    """Loose files, one after another."""
+    if len(parts) > FILES:
+        _refuse(f"more than {FILES} files; send a tar.gz")
+    parts = [_unlist(part) for part in parts]
+    check_paths([part.name for part in parts])
+    memory = MemoryFile()
+    members = tuple(_append(part, memory) for part in parts)
+    job_json = next(
+        (part.peek(MANIFEST_BYTES + 1) for part in parts if part.name == "job.json"), None
+    )
+    return Upload(Bundle("loose", memory.seal().fd, members), memory, job_json)
+
+
+def _append(part: Part, memory: MemoryFile) -> Member:
+    digest = hashlib.sha256()
+    for chunk in part.source.chunks(part.start, part.size):
+        digest.update(chunk)
+        memory.write(chunk)
+    return Member(part.name, part.size, _MTIME_NS, 0o644, digest.hexdigest())
+
+
+def _unlist(part: Part) -> Part:
+    """The file inside the old text form; its Size counts characters and is not used."""
+    head = part.peek(_LISTED_HEAD_BYTES)
+    if not head.startswith(_LISTED):
+        return part
+    found = _LISTED_HEAD.match(head)
+    if not found:
+        _refuse("the upload begins like '----Tar' text but has no Path and empty line after it")
+    try:
+        name = found[1].strip().decode()
+    except UnicodeDecodeError:
+        _refuse("the Path of the '----Tar' text is not UTF-8")
+    return Part(name, part.source, part.start + found.end(), part.size - found.end())
+
+
+def check_paths(paths: Sequence[str]) -> None:
+    """A path is a place below the work directory and nothing else, and each is taken once."""
+    for path in paths:
+        _check_path(path)
+    taken = set(paths)
+    if len(taken) != len(paths):
+        _refuse("two files have the same name")
+    for path in paths:
+        while "/" in path:
+            path = path.rpartition("/")[0]
+            if path in taken:
+                _refuse(f"{_show(path)} is both a file and a folder")
+
+
+def _check_path(path: str) -> None:
+    try:
+        raw = path.encode()
+    except UnicodeEncodeError:
+        _refuse(f"the file name {_show(path)} is not UTF-8")
+    if len(raw) > PATH_BYTES or any(len(part.encode()) > NAME_BYTES for part in path.split("/")):
+        _refuse(f"the file name {_show(path)} is too long")
+    if not path or any(part in ("", ".", "..") for part in path.split("/")):
+        _refuse(f"the file name {_show(path)} is not a relative path")
+    if "\\" in path or not path.isprintable():
+        _refuse(f"the file name {_show(path)} holds a backslash or a control character")
+
+
+def _show(name: str) -> str:
+    short = name if len(name) <= 60 else name[:59] + "…"
+    return "".join(char if char.isprintable() else "?" for char in f"'{short}'")
+
+
+def _refuse(sentence: str) -> NoReturn:
+    raise InvalidUpload(sentence)

@@ -1,0 +1,87 @@
+"""What the caller did wrong, or has to wait for; each with one sentence for the caller.
+
+Rejected
+|- InvalidManifest     what was asked makes no sense
+|- InvalidUpload       the files cannot be taken as they are
+|- UnsupportedUpload   a form of upload that is not understood
+|- TooLarge            more bytes than are taken
+|- UnknownJob          never was, or is forgotten: both look the same
+|- UnknownFile         the job left no such file
+|- Foreign             another web site is behind the request
+|- Wait                nothing is wrong but the moment
+   |- Full             the queue or the memory is full
+   |- Unready          nothing can run: no sandbox, or the server is ending
+   |- TooMany          this client asked too often
+
+No HTTP here: jobs/api/errors.py knows the status codes. What the program does wrong is a Verdict;
+what we do wrong is a SandboxError.
+"""
+
+
+class Rejected(Exception):
+    """The caller's fault: a sentence, a short word for programs, and more words if they help."""
+
+    reason = "invalid_request"
+
+    def __init__(self, sentence: str, details: str = "") -> None:
+        self.sentence = sentence
+        self.details = details
+        super().__init__(sentence)
+
+
+class InvalidManifest(Rejected):
+    reason = "invalid_manifest"
+
+
+class InvalidUpload(Rejected):
+    reason = "invalid_upload"
+
+
+class UnsupportedUpload(Rejected):
+    reason = "unsupported_upload"
+
+
+class TooLarge(Rejected):
+    reason = "too_large"
+
+
+class UnknownJob(Rejected):
+    reason = "unknown_job"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Job not found", "It was forgotten, or never existed; nothing is kept to tell which."
+        )
+
+
+class UnknownFile(Rejected):
+    reason = "unknown_file"
+
+    def __init__(self) -> None:
+        super().__init__("File not found", "See /outputs/{job_id} for the files of this job.")
+
+
+class Foreign(Rejected):
+    reason = "foreign_origin"
+
+
+class Wait(Rejected):
+    """To be asked again after `retry_after` seconds."""
+
+    reason = "busy"
+
+    def __init__(self, sentence: str, retry_after: int) -> None:
+        super().__init__(sentence)
+        self.retry_after = max(1, retry_after)
+
+
+class Full(Wait):
+    reason = "queue_full"
+
+
+class Unready(Wait):
+    reason = "unavailable"
+
+
+class TooMany(Wait):
+    reason = "rate_limited"

@@ -1,0 +1,139 @@
+"""Job: an accepted request and its life, queued -> running -> completed | failed. The only place
+where a job's state changes. Time comes in as an argument.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from typing import Literal
+
+import msgspec
+
+from jobs.logs import JobLog
+from jobs.manifest import Manifest
+from jobs.memory import MemoryFile
+from sandbox.model import EXIT, Bundle, Output, Result
+
+State = Literal["queued", "running", "completed", "failed"]
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """One instant on both clocks: monotonic for durations, wall for what people read."""
+
+    monotonic: float
+    wall: float
+
+
+class Job:
+    """Everything known about one job; forgotten as a whole."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        bundle: Bundle,
+        memory: MemoryFile,
+        *,
+        log_bytes: int,
+        now: Moment,
+    ) -> None:
+        self.id = "job-" + secrets.token_hex(16)  # 128 random bits: it is the permission to read
+        self.owner_token = secrets.token_urlsafe(24)  # and this the one to cancel and delete
+        self.manifest = manifest
+        self.bundle = bundle
+        self.bundle_bytes = memory.size
+        self.hash = _hash(manifest, bundle)
+        self.log = JobLog(log_bytes)
+        self.state: State = "queued"
+        self.created = now
+        self.started: Moment | None = None
+        self.ended: Moment | None = None
+        self.result: Result | None = None
+        self.reason: str | None = None  # why it ended; None while it runs and when completed
+        self.error: str | None = None  # a sentence, when it failed by our fault
+        self.outputs: dict[str, Output] = {}
+        self.over = asyncio.Event()
+        self.stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._bundle_memory: MemoryFile | None = memory
+        self._output_memory: MemoryFile | None = None
+
+    # ---- its life
+
+    def start(self, now: Moment) -> None:
+        self._expect("queued")
+        self.state, self.started = "running", now
+
+    def finish(self, result: Result, now: Moment) -> None:
+        """It ran; `result` says how it ended. Its outputs are the job's from here on."""
+        self._expect("running")
+        verdict = result.verdict
+        completed = verdict.reason == EXIT and verdict.exit_code == 0
+        self.result = result
+        if result.outputs.fd >= 0:
+            self._output_memory = MemoryFile(result.outputs.fd)
+            self.outputs = {output.path: output for output in result.outputs.files}
+        self._end(
+            "completed" if completed else "failed", None if completed else verdict.reason, now
+        )
+
+    def fail(self, reason: str, error: str, now: Moment) -> None:
+        """It did not run, or nothing is known about its run."""
+        self._expect("queued", "running")
+        self.error = error
+        self._end("failed", reason, now)
+
+    def forget(self) -> None:
+        """Give every byte back. Downloads that are under way hold their own descriptor."""
+        for memory in (self._bundle_memory, self._output_memory):
+            if memory:
+                memory.close()
+        self._bundle_memory = self._output_memory = None
+        self.outputs = {}
+
+    def _end(self, state: State, reason: str | None, now: Moment) -> None:
+        self.state, self.reason, self.ended = state, reason, now
+        if self._bundle_memory:  # what came in is not needed any more
+            self._bundle_memory.close()
+            self._bundle_memory = None
+        self.over.set()
+
+    def _expect(self, *states: State) -> None:
+        if self.state not in states:
+            raise RuntimeError(f"a {self.state} job cannot do this")
+
+    # ---- what can be seen
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in ("completed", "failed")
+
+    @property
+    def limits_hit(self) -> tuple[str, ...]:
+        hit = self.result.limits_hit if self.result else ()
+        return (*hit, "log") if self.log.truncated else hit
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that is held for this job."""
+        outputs = sum(output.size for output in self.outputs.values())
+        return self.log.kept_bytes + outputs + (self.bundle_bytes if self._bundle_memory else 0)
+
+    def open_outputs(self) -> MemoryFile:
+        """The store of all outputs, for a reader that may outlive the job."""
+        if self._output_memory is None:
+            raise ValueError("this job has no outputs")
+        return self._output_memory.again()
+
+    def wall_seconds(self, now: Moment) -> float:
+        """How long it ran, or has been running."""
+        if self.started is None:
+            return 0.0
+        return (self.ended or now).monotonic - self.started.monotonic
+
+
+def _hash(manifest: Manifest, bundle: Bundle) -> str:
+    """Over everything that was asked: every file with its name and mode, and the manifest."""
+    asked = msgspec.structs.asdict(msgspec.structs.replace(manifest, warnings=()))
+    files = sorted((member.path, member.mode, member.sha256) for member in bundle.members)
+    return hashlib.sha256(
+        msgspec.json.encode({"files": files, "manifest": asked}, order="deterministic")
+    ).hexdigest()

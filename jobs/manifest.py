@@ -1,0 +1,311 @@
+"""Manifest: what the client asks for. `read` takes the JSON as it came, `settle` makes it definite
+against the uploaded files, the runtimes and the limits of this server.
+
+Everything wrong is a Rejected with one sentence; nothing here waits, and nothing here is slow,
+whatever the bytes are.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, NoReturn, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from jobs.errors import InvalidManifest
+from sandbox.runtimes import Runtime
+
+MANIFEST_BYTES = 64 * 1024
+ARGUMENTS = 1000
+ARGUMENT_BYTES = 128 * 1024  # with the environment: far below what execve refuses
+PATTERNS = 100
+PATH_BYTES = 1024
+MIN_MEMORY_MB = 16
+MEMORY_MB = 512  # when nothing is asked for
+TIMEOUT_SECONDS = 300
+
+# What a client of the earlier system may say and no server has ever read. Left out, and the answer
+# says so: refusing would break scripts that work without them.
+_LATER = frozenset({"environment", "requirements", "gpu"})
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_ENV_REFUSED = re.compile(r"LD_.*|GLIBC_TUNABLES|PATH|MALLOC_.*", re.ASCII)  # change what is run
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+class Bounds(NamedTuple):
+    """The most that a manifest may ask for."""
+
+    timeout_seconds: int = 300
+    memory_mb: int = 512
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is run, and how much it may use: checked, complete, definite."""
+
+    entrypoint: str
+    interpreter: str  # the name of a Runtime
+    steps: int  # of how many its command consists: a compiler first, say, then the program
+    args: tuple[str, ...]
+    env: dict[str, str]
+    stdin: str
+    outputs: tuple[str, ...]  # patterns; none: whatever the job makes or changes
+    timeout: int  # seconds
+    memory_mb: int
+    cpu_seconds: float  # 0: no limit of its own
+    warnings: tuple[str, ...] = ()  # what was asked and left out
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """The manifest as the client wrote it, before anything is known about the upload."""
+
+    entrypoint: str | UnsetType = UNSET
+    interpreter: str | UnsetType = UNSET
+    args: list[str] = []
+    env: dict[str, str] = {}
+    stdin: str = ""
+    outputs: list[str] = []
+    timeout: int | UnsetType = UNSET
+    memory_mb: int | UnsetType = UNSET
+    cpu_seconds: int | float | UnsetType = UNSET
+    warnings: tuple[str, ...] = ()
+
+    def settle(
+        self, paths: Sequence[str], runtimes: Mapping[str, Runtime], bounds: Bounds
+    ) -> Manifest:
+        """The Manifest over the uploaded `paths`."""
+        entrypoint = self._find_entrypoint(paths, runtimes)
+        runtime = self._find_runtime(entrypoint, runtimes)
+        _bound_words(self.args, self.env, self.outputs)
+        most = bounds.timeout_seconds
+        return Manifest(
+            entrypoint=entrypoint,
+            interpreter=runtime.name,
+            steps=len(runtime.steps),
+            args=tuple(self.args),
+            env=self.env,
+            stdin=self.stdin,
+            outputs=tuple(_pattern(pattern) for pattern in self.outputs),
+            timeout=_within("timeout", self.timeout, 1, most, min(TIMEOUT_SECONDS, most)),
+            memory_mb=_within(
+                "memory_mb",
+                self.memory_mb,
+                MIN_MEMORY_MB,
+                bounds.memory_mb,
+                min(MEMORY_MB, bounds.memory_mb),
+            ),
+            cpu_seconds=float(_within("cpu_seconds", self.cpu_seconds, 0.01, most, 0)),
+            warnings=self.warnings,
+        )
+
+    def _find_entrypoint(self, paths: Sequence[str], runtimes: Mapping[str, Runtime]) -> str:
+        if isinstance(self.entrypoint, UnsetType):
+            return self._guess_entrypoint(paths, runtimes)
+        entrypoint = self.entrypoint.removeprefix("./")
+        _relative("entrypoint", entrypoint)
+        if entrypoint not in paths:
+            _refuse(
+                f"entrypoint {_quote(entrypoint)} is not in the upload",
+                _did_you_mean(entrypoint, paths),
+            )
+        return entrypoint
+
+    def _guess_entrypoint(self, paths: Sequence[str], runtimes: Mapping[str, Runtime]) -> str:
+        usual = [runtime.entrypoint for runtime in runtimes.values() if runtime.entrypoint]
+        if not isinstance(self.interpreter, UnsetType):
+            usual = [_runtime(self.interpreter, runtimes).entrypoint]
+        elif "main.py" in usual:  # first, as the earlier system looked for it first
+            usual = ["main.py", *usual]
+        for name in usual:
+            if name and name in paths:
+                return name
+        if len(paths) == 1:
+            return paths[0]
+        raise InvalidManifest(
+            "No entrypoint specified",
+            'Name it in the manifest ({"entrypoint": "your_file.py"}) '
+            f"or call it one of: {', '.join(dict.fromkeys(filter(None, usual))) or 'nothing'}.",
+        )
+
+    def _find_runtime(self, entrypoint: str, runtimes: Mapping[str, Runtime]) -> Runtime:
+        if not isinstance(self.interpreter, UnsetType):
+            return _runtime(self.interpreter, runtimes)
+        for runtime in runtimes.values():
+            if any(entrypoint.lower().endswith(extension) for extension in runtime.extensions):
+                return runtime
+        raise InvalidManifest(
+            f"no interpreter is named, and none can be told from {_quote(entrypoint)}",
+            f"Name one of: {', '.join(runtimes)}.",
+        )
+
+
+_MUST_BE = {
+    "entrypoint": "a string, the path of the file to run",
+    "interpreter": "a string, the name of a language",
+    "args": "a list of strings",
+    "env": "an object of strings",
+    "stdin": "a string",
+    "outputs": "a list of strings",
+    "timeout": "a whole number of seconds",
+    "memory_mb": "a whole number of megabytes",
+    "cpu_seconds": "a number of seconds",
+}
+
+
+def read(raw: bytes) -> Asked:
+    """The manifest in `raw`, its shape and every string checked."""
+    if len(raw) > MANIFEST_BYTES:
+        _refuse(f"the manifest is larger than {MANIFEST_BYTES // 1024} KiB")
+    table = _load(raw)
+    known = {name: table[name] for name in _MUST_BE if name in table}
+    try:
+        asked = msgspec.convert(known, Asked)
+    except msgspec.ValidationError as error:
+        _refuse_field(error)
+    for name, value in known.items():  # flat by now
+        _check_text(name, value)
+    return msgspec.structs.replace(asked, warnings=_warnings(table))
+
+
+def _load(raw: bytes) -> dict[str, object]:
+    """The JSON object. One parser, one pass: what is checked is what is used."""
+    try:
+        table = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
+    except UnicodeDecodeError:
+        _refuse("the manifest is not UTF-8 text")
+    except json.JSONDecodeError as error:
+        _refuse("the manifest is not valid JSON", f"{error.msg} (line {error.lineno}).")
+    except RecursionError:
+        _refuse("the manifest is nested too deeply")
+    except ValueError:  # an integer of thousands of digits
+        _refuse("the manifest has a number that is too long")
+    if not isinstance(table, dict):
+        _refuse("the manifest must be a JSON object")
+    return table
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    # Two readers of the same bytes may take different ones of two equal keys.
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        _refuse("the manifest names the same key twice")
+    return table
+
+
+def _no_constant(name: str) -> NoReturn:
+    _refuse(f"the manifest holds {name}, which is not JSON")
+
+
+def _check_text(name: str, value: object) -> None:
+    """No NUL, which would end a string for the kernel; no half of a character pair."""
+    if isinstance(value, str):
+        if "\0" in value:
+            _refuse(f"{name} holds a NUL character")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            _refuse(f"{name} holds half of a UTF-16 surrogate pair")
+    elif isinstance(value, list):
+        for item in value:
+            _check_text(name, item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_text(name, key)
+            _check_text(name, item)
+
+
+def _refuse_field(error: msgspec.ValidationError) -> NoReturn:
+    found = re.search(r"`\$\.(\w+)", str(error))
+    name = found[1] if found else ""
+    _refuse(f"{name or 'the manifest'} must be {_MUST_BE.get(name, 'an object')}")
+
+
+def _warnings(table: Mapping[str, object]) -> tuple[str, ...]:
+    """What is left out, said; a GPU that is required is refused."""
+    gpu = table.get("gpu")
+    if isinstance(gpu, dict) and gpu.get("required") is True:
+        _refuse("gpu is required, and this server has none for jobs")
+    ignored = []
+    for name in table:
+        if name in _LATER and table[name]:
+            ignored.append(f"{name} is not supported here and was ignored")
+        elif name not in _LATER and name not in _MUST_BE:
+            close = difflib.get_close_matches(name[:40], _MUST_BE, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            ignored.append(f"unknown key {_quote(name)} was ignored{hint}")
+    return tuple(ignored[:10])
+
+
+def _runtime(name: str, runtimes: Mapping[str, Runtime]) -> Runtime:
+    """Exactly a name or an alias: never a path, a command line or another spelling."""
+    for runtime in runtimes.values():
+        if name == runtime.name or name in runtime.aliases:
+            return runtime
+    _refuse(f"unknown interpreter {_quote(name)}", f"Known here: {', '.join(runtimes)}.")
+
+
+def _within(
+    name: str, value: _Number | UnsetType, low: float, high: float, unset: _Number
+) -> _Number:
+    if isinstance(value, UnsetType):
+        return unset
+    if not low <= value <= high:  # also refuses infinity
+        _refuse(f"{name} must be from {low:g} to {high:g}")
+    return value
+
+
+def _bound_words(args: Sequence[str], env: Mapping[str, str], outputs: Sequence[str]) -> None:
+    if len(args) > ARGUMENTS or len(env) > ARGUMENTS:
+        _refuse(f"more than {ARGUMENTS} args or env variables")
+    if len(outputs) > PATTERNS:
+        _refuse(f"more than {PATTERNS} outputs patterns")
+    for name in env:
+        if not _ENV_NAME.fullmatch(name):
+            _refuse(f"env name {_quote(name)} is not a name of letters, digits and '_'")
+        if _ENV_REFUSED.fullmatch(name):
+            _refuse(f"env may not set {_quote(name)}")
+    total = sum(len(word.encode()) + 1 for word in args)
+    total += sum(len(name) + len(value.encode()) + 2 for name, value in env.items())
+    if total > ARGUMENT_BYTES:
+        _refuse(f"args and env together are larger than {ARGUMENT_BYTES // 1024} KiB")
+
+
+def _pattern(pattern: str) -> str:
+    """A glob below the work directory."""
+    pattern = pattern.removeprefix("./")
+    _relative("outputs pattern", pattern.removesuffix("/"))
+    return pattern
+
+
+def _relative(what: str, path: str) -> None:
+    if not path:
+        _refuse(f"{what} is empty")
+    if len(path.encode()) > PATH_BYTES:
+        _refuse(f"{what} is longer than {PATH_BYTES} bytes")
+    if path.startswith("/") or ".." in path.split("/"):
+        _refuse(f"{what} {_quote(path)} must be a path inside the upload")
+
+
+def _did_you_mean(path: str, paths: Sequence[str]) -> str:
+    base = path.rsplit("/", 1)[-1]
+    same = [known for known in paths if known.rsplit("/", 1)[-1] == base][:1]
+    # The comparison is quadratic in the length: short names only, and not too many.
+    near = [known for known in paths[:500] if len(known) <= 80]
+    close = same or difflib.get_close_matches(path[:80], near, 1)
+    return f"Did you mean {_quote(close[0])}?" if close else "The upload has no similar file."
+
+
+def _quote(text: str) -> str:
+    """`text` as part of a sentence: short, printable."""
+    shown = text if len(text) <= 60 else text[:59] + "…"
+    return "".join(char if char.isprintable() else "?" for char in f"'{shown}'")
+
+
+def _refuse(sentence: str, details: str = "") -> NoReturn:
+    raise InvalidManifest(sentence, details)

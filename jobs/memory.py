@@ -1,0 +1,81 @@
+"""MemoryFile: bytes that have a descriptor but no name and no disk. The kernel frees them with the
+last descriptor, also when we are killed.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+
+CHUNK = 1024 * 1024
+
+_NOEXEC_SEAL = 0x8  # MFD_NOEXEC_SEAL, Linux 6.3; without it newer kernels write a line to dmesg
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+class MemoryFile:
+    """Owns one memfd and closes it, at the latest when nobody holds the object any more: a request
+    may be cancelled between any two steps.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
+        """Owns `fd`, or a new and empty memfd."""
+        self._fd = -1
+        self._fd = _new() if fd is None else fd
+
+    @property
+    def fd(self) -> int:
+        if self._fd < 0:
+            raise ValueError("this memory is given back already")
+        return self._fd
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self.fd).st_size
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append all of `data`."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self.fd, view) :]
+        return len(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self.fd, size, offset)
+
+    def chunks(self, start: int, size: int) -> Iterator[bytes]:
+        """Bytes [start, start + size) in pieces."""
+        end = start + size
+        while start < end and (piece := self.read(start, min(CHUNK, end - start))):
+            yield piece
+            start += len(piece)
+
+    def take(self, source: "MemoryFile", start: int, size: int) -> None:
+        """Append bytes [start, start + size) of `source`; they do not pass through Python."""
+        while size > 0 and (moved := os.sendfile(self.fd, source.fd, start, size)):
+            start, size = start + moved, size - moved
+
+    def seal(self) -> "MemoryFile":
+        """Make the bytes final, for us and for whoever receives the descriptor."""
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        return self
+
+    def again(self) -> "MemoryFile":
+        """The same bytes through a descriptor with its own life."""
+        return MemoryFile(os.dup(self.fd))
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _new() -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create("sandrun", flags | _NOEXEC_SEAL)
+    except OSError:  # an older kernel
+        return os.memfd_create("sandrun", flags)

@@ -1,0 +1,74 @@
+"""Runner: the seam between the Engine and what runs a job. A SandboxRunner runs it on this machine;
+tests put a fake here, a pool will put other machines here.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from jobs.job import Job
+from sandbox.model import MIB, Inspection, Limits, Result
+from sandbox.runtimes import Runtime
+from sandbox.sandbox import Sandbox
+
+
+class Runner(Protocol):
+    """What the Engine and the doors need of whatever runs jobs."""
+
+    @property
+    def alive(self) -> bool:
+        """False when no job can run any more."""
+
+    @property
+    def walls(self) -> Mapping[str, object]:
+        """What stands around a job, for /health."""
+
+    async def inspect(self, archive: int) -> Inspection:
+        """What is in the archive. Raises BundleRefused or SandboxError."""
+
+    async def run(self, job: Job) -> Result:
+        """Run `job` over its bundle, its output into its log, until it ends or `job.stop` is set.
+
+        Raises SandboxError or BundleRefused when nothing ran.
+        """
+
+    async def close(self) -> None:
+        """Kill what runs."""
+
+
+class SandboxRunner:
+    """Runs jobs through the launcher of this machine."""
+
+    def __init__(self, sandbox: Sandbox, runtimes: Mapping[str, Runtime]) -> None:
+        self._sandbox = sandbox
+        self._runtimes = runtimes
+
+    @property
+    def alive(self) -> bool:
+        return self._sandbox.alive
+
+    @property
+    def walls(self) -> Mapping[str, object]:
+        return self._sandbox.walls
+
+    async def inspect(self, archive: int) -> Inspection:
+        return await self._sandbox.inspect(archive)
+
+    async def run(self, job: Job) -> Result:
+        manifest = job.manifest
+        runtime = self._runtimes[manifest.interpreter]
+        return await self._sandbox.run(
+            runtime.command(manifest.entrypoint, manifest.args, manifest.env),
+            job.bundle,
+            Limits(
+                memory_bytes=manifest.memory_mb * MIB,
+                cpu_seconds=manifest.cpu_seconds,
+                wall_seconds=manifest.timeout,
+            ),
+            stdin=manifest.stdin.encode(),
+            patterns=manifest.outputs,
+            on_output=job.log.append,
+            stop=job.stop,
+        )
+
+    async def close(self) -> None:
+        await self._sandbox.close()

@@ -1,0 +1,1 @@
+"""Composes the rooms into one site and decides nothing."""

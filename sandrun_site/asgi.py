@@ -1,0 +1,38 @@
+"""Django behind one door. Made by `door` for a Site, and only run by our own server
+(`manage.py serve`): the bounds on uploads and slow clients are there.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+from jobs.api import errors
+from jobs.api.site import SCOPE_KEY, Site
+from jobs.api.uploads import BODY_KEY
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def door(site: Site) -> Application:
+    """The ASGI application of `site`."""
+    django = get_asgi_application()
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await send({"type": "websocket.close"})  # no socket is served yet
+            return
+        scope[SCOPE_KEY] = site
+        try:
+            await django(scope, receive, send)
+        except Exception as error:
+            errors.report(error)
+            raise
+        finally:
+            if body := scope.pop(BODY_KEY, None):
+                body.close()  # now, not when the garbage is collected: it may be 100 MB
+
+    return application

@@ -1,0 +1,117 @@
+"""`manage.py serve`: the web process. Unprivileged; it gets the launcher's socket from the keeper,
+whose descriptor number is in SANDRUN_LAUNCHER_FD. Started by hand as root, it becomes the keeper.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from jobs import conf
+from jobs.api.middleware import ANY_ADDRESS
+from jobs.api.server import Server, reactor
+from jobs.api.site import Site
+from sandbox.errors import SandboxError
+from sandrun_site.asgi import door
+from sandrun_site.wiring import open_site
+
+LAUNCHER = "SANDRUN_LAUNCHER_FD"
+MANAGE = Path(__file__).resolve().parents[3] / "manage.py"
+BACKLOG = 511
+_ANY = ("", "0.0.0.0", "::")
+
+
+class Command(BaseCommand):
+    help = "Serve jobs. Needs root, which only the keeper and the launcher keep."
+    requires_migrations_checks = False
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+        parser.add_argument("--port", type=int, default=8443, help="0: any free one")
+        parser.add_argument(
+            "--no-quotas",
+            action="store_true",
+            help="do not limit the requests of a client; quotas on CPU time, concurrent and "
+            "hourly jobs do not exist yet in this version",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.serve(options["host"], options["port"], quotas=not options["no_quotas"])
+
+    def serve(self, host: str, port: int, quotas: bool) -> None:
+        """Serve until a signal comes."""
+        launcher = os.environ.pop(LAUNCHER, "")
+        if not launcher:
+            _become_keeper()
+        config = msgspec.structs.replace(conf.read(settings.SANDRUN), quotas=quotas)
+        try:
+            channel = socket.socket(fileno=int(launcher))
+            channel.set_inheritable(False)
+        except (ValueError, OSError):
+            _exit(f"{LAUNCHER} is not the descriptor of a socket; start with script/server")
+        listener = _listen(host, port)
+        loop = reactor._asyncioEventloop
+        asyncio.set_event_loop(loop)
+        try:
+            site = loop.run_until_complete(open_site(channel, config, _hosts(host)))
+        except SandboxError as error:
+            _exit(f"no sandbox can be had, so nothing is served; the step that failed: {error}")
+        self._greet(site, host, listener.getsockname()[1])
+        Server(door(site), listener, config, site.engine.close).run()
+
+    def _greet(self, site: Site, host: str, port: int) -> None:
+        """What to try, and last the line that says that all is ready, which programs wait for."""
+        name = "127.0.0.1" if host in _ANY else f"[{host}]" if ":" in host else host
+        url = f"http://{name}:{port}"
+        self.stdout.write(
+            f"Runs {', '.join(site.interpreters) or 'nothing: no interpreter was found'}.\n"
+            f"  a file:     echo 'print(6*7)' > main.py; curl -F files=@main.py {url}/submit\n"
+            f"  a folder:   tar czf job.tar.gz *; curl -F files=@job.tar.gz "
+            f'-F \'manifest={{"entrypoint":"main.py"}}\' {url}/submit\n'
+            f"  its output: curl {url}/logs/JOB_ID\n"
+            f"Sandrun is ready on {url}\n"
+        )
+        self.stdout.flush()
+
+
+def _become_keeper() -> NoReturn:
+    if os.geteuid() != 0:
+        _exit("isolating jobs needs root: sudo script/server")
+    python = sys.executable
+    os.execv(
+        python,
+        [python, "-I", "-m", "sandbox.keeper", "--", python, "-I", str(MANAGE), *sys.argv[1:]],
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        why = error.strerror if isinstance(error, OSError) else "there is no such port"
+        _exit(f"cannot listen on {host} port {port}: {why}")
+    listener.setblocking(False)
+    return listener
+
+
+def _hosts(host: str) -> tuple[str, ...]:
+    """The names that a request may call us by: the configured ones, and what we listen on."""
+    if host in _ANY:
+        return (*settings.ALLOWED_HOSTS, ANY_ADDRESS)
+    return (*settings.ALLOWED_HOSTS, f"[{host}]" if ":" in host else host.lower())
+
+
+def _exit(sentence: str) -> NoReturn:
+    sys.exit(f"sandrun: {sentence}")

@@ -1,0 +1,17 @@
+"""The API and the page behind one address."""
+
+from django.urls import include, path, re_path
+
+import frontend.views
+from jobs.api import views
+
+urlpatterns = [
+    path("", views.front_door(frontend.views.page)),
+    path("static/<path:name>", views.methods("GET")(frontend.views.asset)),
+    path("", include("jobs.api.urls")),
+    re_path(r"(?s)\A.*\Z", views.not_found),
+]
+
+handler400 = "jobs.api.errors.bad_request"
+handler404 = "jobs.api.errors.not_found"
+handler500 = "jobs.api.errors.server_error"

@@ -1,0 +1,177 @@
+"""What is an archive, what is a file, and which names a file may have."""
+
+import gzip
+import hashlib
+import io
+import os
+import tarfile
+import unittest
+
+from jobs import bundle
+from jobs.bundle import Part, Upload
+from jobs.errors import InvalidUpload, Rejected, UnsupportedUpload
+from jobs.memory import MemoryFile
+from sandbox.errors import BundleRefused
+from sandbox.model import Inspection, Member
+
+MEMBERS = (Member("main.py", 1, 0, 0o644, "00"),)
+
+
+def part(name: str, content: bytes = b"x") -> Part:
+    """A file in the middle of a body, as it comes."""
+    body = MemoryFile()
+    body.write(b"before" + content + b"after")
+    return Part(name, body, 6, len(content))
+
+
+def tar() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("main.py"), io.BytesIO())
+    return buffer.getvalue()
+
+
+class Receiving(unittest.IsolatedAsyncioTestCase):
+    def setUp(self) -> None:
+        self.inspected: list[bytes] = []
+        self.refusal: Exception | None = None
+
+    async def inspect(self, fd: int) -> Inspection:
+        self.inspected.append(os.pread(fd, 1 << 20, 0))
+        if self.refusal:
+            raise self.refusal
+        return Inspection(MEMBERS, b"{}")
+
+    async def receive(self, *parts: Part) -> Upload:
+        return await bundle.receive(parts, self.inspect)
+
+    async def refuse(self, *parts: Part) -> Rejected:
+        with self.assertRaises(Rejected) as caught:
+            await self.receive(*parts)
+        self.assertEqual(self.inspected, [])
+        return caught.exception
+
+    async def test_an_archive_is_only_looked_into_by_the_sandbox(self) -> None:
+        for name, content in (
+            ("job.tar.gz", gzip.compress(b"anything")),
+            ("JOB.TGZ", gzip.compress(b"anything")),
+            ("job.tar", tar()),
+            ("job.tar", b"no tar at all"),
+            ("blob", gzip.compress(b"x")),
+            ("blob", tar()),
+        ):
+            with self.subTest(name):
+                upload = await self.receive(part(name, content))
+                self.assertEqual(self.inspected.pop(), content)
+                self.assertEqual(upload.bundle.form, "tar")
+                self.assertEqual(upload.bundle.members, MEMBERS)
+                self.assertEqual(upload.job_json, b"{}")
+                self.assertEqual(upload.memory.read(0, 1 << 20), content)
+
+    async def test_a_refused_archive_is_the_callers_fault(self) -> None:
+        self.refusal = BundleRefused("the archive holds a link")
+        with self.assertRaisesRegex(InvalidUpload, "the archive holds a link"):
+            await self.receive(part("job.tar.gz", gzip.compress(b"x")))
+
+    async def test_loose_files_lie_end_to_end(self) -> None:
+        upload = await self.receive(
+            part("main.py", b"print(1)"), part("empty", b""), part("a/b.txt", b"text")
+        )
+        self.assertEqual(upload.bundle.form, "loose")
+        self.assertEqual(upload.memory.read(0, 100), b"print(1)text")
+        self.assertEqual(
+            [(member.path, member.size, member.sha256) for member in upload.bundle.members],
+            [
+                ("main.py", 8, hashlib.sha256(b"print(1)").hexdigest()),
+                ("empty", 0, hashlib.sha256(b"").hexdigest()),
+                ("a/b.txt", 4, hashlib.sha256(b"text").hexdigest()),
+            ],
+        )
+        self.assertIsNone(upload.job_json)
+
+    async def test_the_bytes_cannot_change_any_more(self) -> None:
+        upload = await self.receive(part("main.py"))
+        with self.assertRaises(PermissionError):
+            upload.memory.write(b"more")
+
+    async def test_job_json_is_found_among_loose_files(self) -> None:
+        upload = await self.receive(part("main.py"), part("job.json", b'{"timeout": 3}'))
+        self.assertEqual(upload.job_json, b'{"timeout": 3}')
+
+    async def test_a_compressed_file_beside_others_is_data(self) -> None:
+        upload = await self.receive(part("main.py"), part("data.csv.gz", gzip.compress(b"x")))
+        self.assertEqual(upload.paths, ["main.py", "data.csv.gz"])
+        self.assertEqual((await self.receive(part("x.gz", gzip.compress(b"x")))).paths, ["x.gz"])
+
+    async def test_what_is_no_archive_but_is_called_one(self) -> None:
+        await self.refuse(part("job.tar.gz", b"print(1)"))
+        self.assertIsInstance(await self.refuse(part("job.zip", b"PK\3\4")), UnsupportedUpload)
+
+    async def test_an_archive_beside_other_files(self) -> None:
+        await self.refuse(part("job.tar.gz", gzip.compress(b"x")), part("main.py"))
+
+    async def test_no_file(self) -> None:
+        self.assertEqual((await self.refuse()).sentence, "No files uploaded")
+
+    async def test_too_many_files(self) -> None:
+        await self.refuse(*(part(f"f{n}") for n in range(1001)))
+
+    async def test_names_that_are_no_place_in_the_work_directory(self) -> None:
+        for name in (
+            "../../x",
+            "/etc/passwd",
+            "..",
+            ".",
+            "a/../b",
+            "a//b",
+            "a/",
+            "./a",
+            "a\r\nX: y",
+            "a\0b",
+            "a\\b",
+            "\x1b[31m",
+            "\u202egnp.py",
+            "x" * 5000,
+            "x" * 256,
+            "é" * 128,
+            "\udcff",
+        ):
+            with self.subTest(name[:20]):
+                error = await self.refuse(part(name))
+                self.assertTrue(error.sentence.isprintable())
+                self.assertLess(len(error.sentence), 200)
+
+    async def test_two_files_in_one_place(self) -> None:
+        await self.refuse(part("a"), part("a"))
+        await self.refuse(part("a"), part("a/b"))
+        await self.refuse(part("a/b/c"), part("a/b"))
+
+
+class ListedText(unittest.IsolatedAsyncioTestCase):
+    """The one-file form of the earlier web page: "----Tar\\nPath: X\\nSize: N\\n\\n..."."""
+
+    async def receive(self, content: bytes) -> Upload:
+        async def inspect(fd: int) -> Inspection:
+            raise AssertionError("this is no archive")
+
+        return await bundle.receive([part("job.tar.gz", content)], inspect)
+
+    async def test_holds_one_file(self) -> None:
+        upload = await self.receive(b"----Tar\nPath: main.py\nSize: 999\n\nprint('\xc3\xa9')\n\n")
+        self.assertEqual(upload.paths, ["main.py"])
+        self.assertEqual(upload.memory.read(0, 100), b"print('\xc3\xa9')\n\n")
+
+    async def test_without_a_size(self) -> None:
+        self.assertEqual((await self.receive(b"----Tar\nPath:a.sh\n\n")).paths, ["a.sh"])
+
+    async def test_with_a_hostile_or_broken_head(self) -> None:
+        for content in (
+            b"----Tar\nPath: ../../etc/cron.d/x\nSize: 1\n\nx",
+            b"----Tar\nPath: /etc/passwd\nSize: 1\n\nx",
+            b"----Tar\nPath: \nSize: 1\n\nx",
+            b"----Tar\nPath: \xff\nSize: 1\n\nx",
+            b"----Tar\nPath: main.py",
+            b"----Tar\nPath: " + b"x" * 100_000,
+        ):
+            with self.subTest(content[:40]), self.assertRaises(InvalidUpload):
+                await self.receive(content)

@@ -1,0 +1,221 @@
+"""What a manifest may say, and that nothing else gets through, is slow, or fails otherwise."""
+
+import json
+import time
+import unittest
+from typing import Any
+
+from jobs import manifest
+from jobs.errors import InvalidManifest
+from jobs.manifest import Bounds, Manifest
+from sandbox import runtimes
+
+RUNTIMES = runtimes.load()
+
+
+def settle(asked: Any, *paths: str, bounds: Bounds | None = None) -> Manifest:
+    raw = asked if isinstance(asked, bytes) else json.dumps(asked).encode()
+    return manifest.read(raw).settle(paths or ("main.py",), RUNTIMES, bounds or Bounds())
+
+
+class Accepted(unittest.TestCase):
+    def test_everything_that_can_be_asked(self) -> None:
+        found = settle(
+            {
+                "entrypoint": "./main.py",
+                "interpreter": "python",
+                "args": ["--n", "", "a|b", "two\nlines", "é"],
+                "env": {"A_1": "x=y"},
+                "stdin": "5\n",
+                "outputs": ["*.png", "results/", "./a/**/b?.[ch]"],
+                "timeout": 1,
+                "memory_mb": 16,
+                "cpu_seconds": 0.5,
+            }
+        )
+        self.assertEqual(found.entrypoint, "main.py")
+        self.assertEqual(found.interpreter, "python3")
+        self.assertEqual(found.args, ("--n", "", "a|b", "two\nlines", "é"))
+        self.assertEqual(found.env, {"A_1": "x=y"})
+        self.assertEqual(found.outputs, ("*.png", "results/", "a/**/b?.[ch]"))
+        self.assertEqual((found.timeout, found.memory_mb, found.cpu_seconds), (1, 16, 0.5))
+        self.assertEqual(found.warnings, ())
+
+    def test_nothing_asked_means_the_defaults(self) -> None:
+        found = settle({})
+        self.assertEqual((found.entrypoint, found.interpreter), ("main.py", "python3"))
+        self.assertEqual((found.timeout, found.memory_mb, found.cpu_seconds), (300, 512, 0.0))
+        self.assertEqual((found.args, found.env, found.stdin, found.outputs), ((), {}, "", ()))
+
+    def test_defaults_do_not_exceed_a_smaller_server(self) -> None:
+        found = settle({}, bounds=Bounds(timeout_seconds=10, memory_mb=64))
+        self.assertEqual((found.timeout, found.memory_mb), (10, 64))
+
+    def test_interpreter_is_inferred_from_the_extension(self) -> None:
+        for path, name in {
+            "a.py": "python3",
+            "a.js": "node",
+            "x/a.sh": "bash",
+            "a.PY": "python3",
+            "m.c": "c",
+            "m.cc": "cpp",
+            "a.pl": "perl",
+        }.items():
+            with self.subTest(path):
+                self.assertEqual(settle({"entrypoint": path}, path, "b").interpreter, name)
+
+    def test_entrypoint_is_found_by_its_usual_name(self) -> None:
+        for paths, found in (
+            (("index.js", "util.js"), "index.js"),
+            (("run.sh", "data"), "run.sh"),
+            (("run.sh", "index.js", "main.py"), "main.py"),
+            (("hello.py",), "hello.py"),
+        ):
+            with self.subTest(paths):
+                self.assertEqual(settle({}, *paths).entrypoint, found)
+        self.assertEqual(
+            settle({"interpreter": "node"}, "main.py", "index.js").entrypoint, "index.js"
+        )
+
+    def test_what_old_clients_send_is_ignored_and_said(self) -> None:
+        found = settle(
+            {"environment": "", "requirements": "r.txt", "gpu": {"required": False}, "timout": 3}
+        )
+        self.assertEqual(len(found.warnings), 3)
+        self.assertIn("requirements is not supported here", found.warnings[0])
+        self.assertIn("did you mean timeout?", found.warnings[2])
+
+    def test_many_unknown_keys_make_a_short_answer(self) -> None:
+        found = settle({"k" * 500 + str(n): n for n in range(100)})
+        self.assertEqual(len(found.warnings), 10)
+        self.assertLess(max(map(len, found.warnings)), 120)
+
+
+class Refused(unittest.TestCase):
+    def refuse(self, asked: Any, *paths: str) -> InvalidManifest:
+        began = time.monotonic()
+        with self.assertRaises(InvalidManifest) as caught:
+            settle(asked, *paths)
+        self.assertLess(time.monotonic() - began, 0.5)
+        error = caught.exception
+        self.assertLess(len(error.sentence) + len(error.details), 500)
+        (error.sentence + error.details).encode()  # can be sent
+        self.assertNotIn("\n", error.sentence)
+        return error
+
+    def test_bytes_that_are_no_json_object(self) -> None:
+        for raw in (
+            b"",
+            b"{",
+            b"[]",
+            b'"x"',
+            b"true",
+            b"null",
+            b"{} x",
+            b"{'a': 1}",
+            b"\xef\xbb\xbf{}",
+            '{"a":1}'.encode("utf-16"),
+            b"\xff\xfe",
+            b'{"entrypoint": "\xff"}',
+            b"[" * 60_000,
+            b'{"a":' * 10_000,
+            b'{"args":' + b"[" * 900 + b"]" * 900 + b"}",
+            b'{"timeout":' + b"9" * 5000 + b"}",
+            b'{"timeout": NaN}',
+            b'{"x": -Infinity}',
+            b'{"entrypoint":"main.py","entrypoint":"b.py"}',
+            b'{"x": {"y": 1, "y": 2}}',
+            b"{" + b" " * 70_000 + b"}",
+            b'{"stdin": "a\nb"}',
+        ):
+            with self.subTest(raw[:40]):
+                self.refuse(raw)
+
+    def test_limits_that_are_none(self) -> None:
+        values = (0, -1, True, "300", 3.7, 3.0, None, [], {}, 301, 10**30, float("1e300"))
+        for name in ("timeout", "memory_mb"):
+            for value in values if name == "timeout" else (*values[:-3], 15, 513, 10**30):
+                with self.subTest(name=name, value=value):
+                    self.assertIn(name, self.refuse({name: value}).sentence)
+            self.refuse(b'{"%s": 1e999}' % name.encode())
+        for value in (True, "1", None, -1, 301, 10**30, []):
+            with self.subTest(value):
+                self.assertIn("cpu_seconds", self.refuse({"cpu_seconds": value}).sentence)
+        self.refuse(b'{"cpu_seconds": 1e999}')
+
+    def test_interpreters_that_are_not_on_the_list(self) -> None:
+        for name in (
+            "/bin/sh",
+            "../../bin/sh",
+            "python3 -c x",
+            "python3;id",
+            "",
+            None,
+            ["python3"],
+            "Python3",
+            "python3\0",
+            "python3\n",
+            "x" * 10_000,
+        ):
+            with self.subTest(name):
+                self.refuse({"interpreter": name})
+
+    def test_entrypoints_that_are_not_in_the_upload(self) -> None:
+        for path in ("/etc/passwd", "../main.py", "a/../main.py", "", ".", "a/./b", "x" * 2000):
+            with self.subTest(path):
+                self.refuse({"entrypoint": path})
+
+    def test_a_mistyped_entrypoint_gets_a_hint(self) -> None:
+        self.assertIn("'main.py'", self.refuse({"entrypoint": "mian.py"}).details)
+        error = self.refuse({"entrypoint": "main.py"}, "proj/main.py", "proj/b.py")
+        self.assertIn("'proj/main.py'", error.details)
+        self.refuse({"entrypoint": "x" * 1000}, *(f"{'x' * 900}{n}" for n in range(5000)))
+
+    def test_no_entrypoint_at_all(self) -> None:
+        self.assertEqual(self.refuse({}, "a.py", "b.py").sentence, "No entrypoint specified")
+        self.refuse({}, "data.bin")
+        self.refuse({"interpreter": "perl"}, "a.pl", "b.pl")
+
+    def test_words_that_execve_would_not_take(self) -> None:
+        self.refuse({"args": ["x"] * 1001})
+        self.refuse({"args": "--n 3"})
+        self.refuse({"args": [1]})
+        self.refuse({"args": ["a\0b"]})
+        self.refuse({"stdin": "a\0b"})
+        self.refuse(b'{"args": ["\\ud800"]}')
+        self.refuse(b'{"env": {"A": "\\udfff"}}')
+
+    def test_args_that_are_together_too_long(self) -> None:
+        asked = manifest.read(b"{}")
+        long = type(asked)(args=["x" * 70_000, "é" * 35_000])
+        with self.assertRaises(InvalidManifest):
+            long.settle(["main.py"], RUNTIMES, Bounds())
+
+    def test_variables_that_change_what_is_run(self) -> None:
+        for name in (
+            "LD_PRELOAD",
+            "LD_LIBRARY_PATH",
+            "GLIBC_TUNABLES",
+            "PATH",
+            "",
+            "=",
+            "A=B",
+            "1A",
+            "A-B",
+            "A\0",
+            "A\n",
+            "É",
+        ):
+            with self.subTest(name):
+                self.refuse({"env": {name: "x"}})
+        self.refuse({"env": {"A": 1}})
+        self.refuse({"env": ["A=1"]})
+
+    def test_outputs_outside_of_the_work_directory(self) -> None:
+        for pattern in ("/", "/etc/*", "..", "../x", "a/../../b", "", "./", "a\0", "x" * 2000):
+            with self.subTest(pattern):
+                self.refuse({"outputs": [pattern]})
+        self.refuse({"outputs": ["x"] * 101})
+
+    def test_a_gpu_that_is_required(self) -> None:
+        self.refuse({"gpu": {"required": True}})

@@ -1,0 +1,195 @@
+"""What only a real socket shows: bounds on bodies, deadlines, back-pressure, the end."""
+
+import json
+import re
+import time
+import unittest
+from urllib.request import urlopen
+
+from tests.jobs.wired import Wired, read_all, readable
+
+MIB = 1024 * 1024
+
+
+def post(body: bytes, *headers: str, length: int | None = None) -> bytes:
+    head = (
+        "POST /submit HTTP/1.1",
+        "Host: localhost",
+        "Connection: close",
+        "Content-Type: multipart/form-data; boundary=xYx",
+        *headers,
+    )
+    if length is not None:
+        head = (*head, f"Content-Length: {length}")
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+def form(content: bytes) -> bytes:
+    head = b'--xYx\r\nContent-Disposition: form-data; name="files"; filename="main.py"\r\n\r\n'
+    return head + content + b"\r\n--xYx--\r\n"
+
+
+def get(path: str, *headers: str) -> bytes:
+    lines = (f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close", *headers)
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+def status_of(answer: bytes) -> int:
+    found = re.match(rb"HTTP/1\.1 (\d{3}) ", answer)
+    assert found, answer[:200]
+    return int(found[1])
+
+
+def body_of(answer: bytes) -> dict[str, object]:
+    body = json.loads(answer.split(b"\r\n\r\n", 1)[1])
+    assert isinstance(body, dict)
+    return body
+
+
+class Bodies(unittest.TestCase):
+    def test_uploads_and_their_bounds(self) -> None:
+        with Wired(upload_bytes=2 * MIB) as server:
+            answer = server.ask(post(form(b"x"), length=len(form(b"x"))))
+            self.assertEqual(status_of(answer), 200)
+            self.assertEqual(body_of(answer)["status"], "queued")
+            chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(form(b"x")), form(b"x"))
+            answer = server.ask(post(chunked, "Transfer-Encoding: chunked"))
+            self.assertEqual(status_of(answer), 200)
+            before = server.peak_rss()
+            for raw in (
+                post(b"", length=50 * MIB),  # refused before a byte of it comes
+                post(b"x" * 6 * MIB, length=6 * MIB),  # refused, and still read, so it is heard
+                post(b"", "Expect: 100-continue", length=50 * MIB),
+                post(b"40000\r\n" + b"x" * 0x40000 + b"\r\n", "Transfer-Encoding: chunked")
+                + b"40000\r\n%s\r\n" % (b"x" * 0x40000) * 20
+                + b"0\r\n\r\n",
+            ):
+                answer = server.ask(raw)
+                self.assertEqual(status_of(answer), 413)
+                self.assertEqual(body_of(answer)["error"], "Request exceeds 2MB limit")
+                self.assertIn(b"Connection: close", answer)
+                self.assertNotIn(b"100 Continue", answer)
+            self.assertLess(server.peak_rss() - before, 8 * MIB)
+        self.assertEqual((server.process.returncode, server.out, server.err), (0, "", ""))
+
+    def test_what_is_no_request(self) -> None:
+        with Wired() as server:
+            for raw in (
+                b"GARBAGE\r\n\r\n",
+                b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+                get("/", "X: " + "a" * 20_000),
+                get("/", *(f"X-{n}: a" for n in range(200))),
+                get("/" + "a" * 17_000),
+                get("/", "Content-Length: abc"),
+                get("/", "Content-Length: 1", "Transfer-Encoding: chunked"),
+                get("/", "X: a\x0bb"),
+                b"GET / HTTP/1.1\r\nHost: localhost\r\n: x\r\n\r\n",
+                b"GET /\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+                b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+            ):
+                with self.subTest(raw[:60]):
+                    answer = server.ask(raw)
+                    self.assertEqual(status_of(answer), 400)
+                    self.assertIn("error", body_of(answer))
+                    self.assertIn(b"X-Content-Type-Options: nosniff", answer)
+                    self.assertNotRegex(answer, rb"(?i)server:|daphne|twisted|django|traceback")
+            answer = server.ask(
+                get(
+                    "/stream/x",
+                    "Upgrade: websocket",
+                    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+                    "Sec-WebSocket-Version: 13",
+                ).replace(b"Connection: close", b"Connection: Upgrade")
+            )
+            self.assertEqual(status_of(answer), 403)
+            self.assertNotRegex(answer, rb"(?i)server:|daphne|autobahn")
+        self.assertEqual((server.process.returncode, server.out, server.err), (0, "", ""))
+
+
+class Deadlines(unittest.TestCase):
+    def test_a_trickle_does_not_prolong_them(self) -> None:
+        with Wired(head_seconds=0.5, body_seconds=0.5) as server:
+            for start in (b"GET / HTTP/1.1\r\nX: ", post(b"", length=1000)):
+                with server.connect() as client:
+                    began = time.monotonic()
+                    client.sendall(start)
+                    while not readable(client, 0.05):
+                        self.assertLess(time.monotonic() - began, 3)
+                        client.sendall(b"a")
+                    self.assertEqual(status_of(read_all(client)), 408)
+
+
+class Answers(unittest.TestCase):
+    def submit(self, server: Wired) -> str:
+        answer = server.ask(post(form(b"x"), length=len(form(b"x"))))
+        job_id = str(body_of(answer)["job_id"])
+        with urlopen(f"http://127.0.0.1:{server.port}/status/{job_id}?wait=5") as response:
+            self.assertEqual(json.load(response)["status"], "completed")
+        return job_id
+
+    def test_a_client_that_does_not_read_costs_no_memory_and_is_left(self) -> None:
+        with Wired(files={"big": 64 * MIB}, stall_seconds=0.5) as server:
+            job_id = self.submit(server)
+            before = server.peak_rss()
+            clients = [server.connect() for _ in range(4)]
+            for client in clients:
+                client.sendall(get(f"/download/{job_id}/big"))
+            time.sleep(1.5)
+            self.assertLess(server.peak_rss() - before, 32 * MIB)
+            for client in clients:
+                with client, self.assertRaises(ConnectionResetError):
+                    read_all(client)
+            with urlopen(f"http://127.0.0.1:{server.port}/download/{job_id}/big") as response:
+                self.assertEqual(len(response.read()), 64 * MIB)
+        self.assertEqual((server.process.returncode, server.err), (0, ""))
+
+    def test_raw_bytes_in_a_name_reach_the_file(self) -> None:
+        with Wired(files={"\udcff\n.bin": 3}) as server:
+            job_id = self.submit(server)
+            answer = server.ask(get(f"/download/{job_id}/%ff%0a.bin"))
+            self.assertEqual((status_of(answer), answer[-3:]), (200, b"\0\0\0"))
+
+    def test_requests_in_one_connection(self) -> None:
+        with Wired() as server, server.connect() as client:
+            keep = get("/health").replace(b"Connection: close\r\n", b"")
+            client.sendall(keep + keep + get("/health"))
+            self.assertEqual(read_all(client).count(b"HTTP/1.1 200 OK"), 3)
+
+    def test_head_has_no_body(self) -> None:
+        with Wired() as server:
+            answer = server.ask(get("/health").replace(b"GET", b"HEAD"))
+            self.assertEqual((status_of(answer), answer.split(b"\r\n\r\n")[1]), (200, b""))
+
+
+class Ending(unittest.TestCase):
+    def test_a_half_sent_upload_does_not_hold_the_server(self) -> None:
+        with Wired() as server:
+            client = server.connect()
+            client.sendall(post(b"--xYx", length=1000))
+            waiting = server.connect()
+            waiting.sendall(get("/health"))
+            read_all(waiting)
+            waiting.close()
+            began = time.monotonic()
+        client.close()
+        self.assertLess(time.monotonic() - began, 3)
+        self.assertEqual((server.process.returncode, server.out, server.err), (0, "", ""))
+
+    def test_whoever_waits_for_a_job_is_told_that_it_was_cancelled(self) -> None:
+        with Wired(hold=True) as server:
+            answer = server.ask(post(form(b"x"), length=len(form(b"x"))))
+            client = server.connect()
+            client.sendall(get(f"/status/{body_of(answer)['job_id']}?wait=60"))
+            self.assertFalse(readable(client, 0.3))
+        body = body_of(read_all(client))
+        client.close()
+        self.assertEqual((body["status"], body["reason"]), ("failed", "cancelled"))
+        self.assertEqual((server.process.returncode, server.err), (0, ""))
+
+
+class Paths(unittest.TestCase):
+    def test_no_header_moves_the_site(self) -> None:
+        with Wired() as server:
+            answer = server.ask(get("/x/health", "Daphne-Root-Path: /x"))
+            self.assertEqual(status_of(answer), 404)

@@ -1,0 +1,163 @@
+"""Server: the real one, started as the README says, and a client that knows only HTTP."""
+
+import http.client
+import io
+import json
+import os
+import signal
+import subprocess
+import tarfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+START_SECONDS = 20.0
+
+
+class Server:
+    """One running `script/server`; `end` stops it as Ctrl-C would."""
+
+    def __init__(self, *options: str, repository: Path = REPOSITORY, prefix: list[str] | None = None):
+        self.process = subprocess.Popen(
+            [*(prefix or []), str(repository / "script" / "server"), "--port", "0", *options],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            cwd="/", stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.banner = ""
+        self.port = 0
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.banner += line
+            if "Sandrun is ready on http://" in line:
+                self.port = int(line.rsplit(":", 1)[1].strip().strip("/"))
+                break
+        assert self.port, f"the server did not start:\n{self.banner}"
+
+    def end(self, number: int = signal.SIGINT) -> int:
+        """Ask it to stop; its exit code. What it printed meanwhile is in `banner`."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        rest, _ = self.process.communicate(timeout=10)
+        self.banner += rest or ""
+        return self.process.returncode
+
+    def pids(self) -> dict[str, int]:
+        """keeper, launcher, web by name."""
+        pids = {"keeper": self.process.pid}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                if int(stat.read_text().rpartition(")")[2].split()[1]) == self.process.pid:
+                    words = (stat.parent / "cmdline").read_text()
+                    pids["launcher" if "sandbox.launcher" in words else "web"] = int(stat.parent.name)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return pids
+
+    # --- HTTP --------------------------------------------------------------------------------
+
+    def request(
+        self, method: str, path: str, body: bytes = b"", **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, body or None, headers)
+            answer = connection.getresponse()
+            fields = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, answer.read(), fields
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Any:
+        """The JSON of a GET that must succeed."""
+        status, body, _ = self.request("GET", path)
+        assert status == 200, (path, status, body)
+        return json.loads(body)
+
+    def submit(
+        self, files: dict[str, bytes], manifest: dict[str, Any] | str | None
+    ) -> tuple[int, dict[str, Any]]:
+        """POST /submit with file parts by file name: (status, JSON)."""
+        boundary = uuid.uuid4().hex
+        parts = [
+            (f'name="files"; filename="{name}"\r\nContent-Type: application/octet-stream', content)
+            for name, content in files.items()
+        ]
+        if manifest is not None:
+            text = manifest if isinstance(manifest, str) else json.dumps(manifest)
+            parts.append(('name="manifest"', text.encode()))
+        body = b"".join(
+            f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + content + b"\r\n"
+            for head, content in parts
+        )
+        status, answer, _ = self.request(
+            "POST", "/submit", body + f"--{boundary}--\r\n".encode(),
+            **{"Content-Type": f"multipart/form-data; boundary={boundary}"},
+        )  # fmt: skip
+        return status, json.loads(answer)
+
+    def start(self, files: dict[str, bytes], **manifest: Any) -> str:
+        """The id of an accepted job."""
+        status, answer = self.submit(files, manifest)
+        assert status == 200, (status, answer)
+        return str(answer["job_id"])
+
+    def finish(self, job: str, seconds: float = 60.0) -> dict[str, Any]:
+        """/status of the job once it has ended."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            status: dict[str, Any] = self.get(f"/status/{job}?wait=10")
+            if status["status"] in ("completed", "failed"):
+                return status
+        raise AssertionError(f"{job} did not end within {seconds} s: {status}")
+
+    def run(self, files: dict[str, bytes], **manifest: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(status, logs) of a job run to its end."""
+        job = self.start(files, **manifest)
+        return self.finish(job), self.get(f"/logs/{job}")
+
+    def wait_for_log(self, job: str, word: str, seconds: float = 20.0) -> None:
+        """Until the job has printed `word`."""
+        assert eventually(lambda: word in self.get(f"/logs/{job}")["stdout"], seconds), word
+
+    def slowest_health(self, during: Callable[[], bool]) -> float:
+        """Seconds of the slowest /health while `during()` is true."""
+        slowest = 0.0
+        while during():
+            started = time.monotonic()
+            assert self.request("GET", "/health")[0] == 200
+            slowest = max(slowest, time.monotonic() - started)
+            time.sleep(0.02)
+        return slowest
+
+
+def eventually(true: Callable[[], bool], seconds: float) -> bool:
+    """Whether it became true in time."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def targz(files: dict[str, bytes]) -> bytes:
+    """A tar.gz of the files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def cgroups_of(keeper: int) -> list[str]:
+    """Cgroup folders of jobs that this keeper's launcher made."""
+    return [
+        path
+        for path, _, _ in os.walk("/sys/fs/cgroup")
+        if f"/sandrun-{keeper}-" in path and "/jobs/" in path
+    ]
