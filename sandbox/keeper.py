@@ -26,7 +26,7 @@ from sandbox.model import MIB
 
 WEB_UID = 1_899_999_999  # nobody else's; below the jobs' uids
 LAUNCHER_FD = "SANDRUN_LAUNCHER_FD"
-_TMP_BYTES = 1024 * MIB  # uploads pass through it before they become memfds
+_TMP_BYTES = 64 * MIB  # nothing of ours uses it: uploads go straight into memfds
 _GRACE_SECONDS = 3.0
 _REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -192,8 +192,7 @@ class Sandbox:
             end = await child.ended
             await asyncio.gather(*drains)
         finally:
-            for drain in drains:
-                drain.cancel()
+            await _end(*drains)
         facts = Facts(
             cause=end["cause"], oom_kills=end["oom_kills"], refused_tasks=end["refused_tasks"],
             full=tuple(end["full"]), status=status, step=step,
@@ -265,7 +264,7 @@ class Sandbox:
             except SandboxError as error:
                 raise SandboxError(f"{kind}: {error.step}", error.errno, error.detail) from error
             finally:
-                drain.cancel()
+                await _end(drain)
             listing = None
             if said and facts["cause"] is None and not facts["oom_kills"]:
                 listing = await asyncio.to_thread(json.loads, bytes(said))
@@ -400,6 +399,14 @@ class Sandbox:
             if not waiting.done():
                 waiting.set_exception(SandboxError("launcher", 0, why))
                 waiting.exception()  # nobody may be waiting: that is no fault
+
+
+async def _end(*tasks: "asyncio.Future[None]") -> None:
+    """Cancel and see them ended: a reader that outlives its descriptor would read, or silence,
+    whatever gets the same number next."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _failure(message: channel.Message) -> SandboxError:
