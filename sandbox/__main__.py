@@ -15,7 +15,7 @@ import socket
 import sys
 from typing import Any
 
-from sandbox import keeper
+from sandbox.channel import LAUNCHER_FD
 from sandbox.errors import BundleRefused, SandboxError
 from sandbox.model import MIB, Bundle, Command, Limits
 from sandbox.runtimes import BASE_ENV
@@ -24,7 +24,7 @@ from sandbox.runtimes import BASE_ENV
 def main() -> None:
     """Hand over to the keeper; it starts us again, unprivileged and with a launcher."""
     arguments = _parser().parse_args()
-    fd = os.environ.get(keeper.LAUNCHER_FD)
+    fd = os.environ.get(LAUNCHER_FD)
     if fd is None:
         again = [sys.executable, "-I", "-m", "sandbox", *sys.argv[1:]]
         os.execv(sys.executable, [sys.executable, "-I", "-m", "sandbox.keeper", "--", *again])

@@ -11,6 +11,7 @@ import os
 import socket
 from typing import Any
 
+LAUNCHER_FD = "SANDRUN_LAUNCHER_FD"  # the variable that tells web its end of the pair
 MAX_BYTES = 65536
 MAX_DESCRIPTORS = 4
 

@@ -25,7 +25,6 @@ from sandbox.errors import SandboxError
 from sandbox.model import MIB
 
 WEB_UID = 1_899_999_999  # nobody else's; below the jobs' uids
-LAUNCHER_FD = "SANDRUN_LAUNCHER_FD"
 _TMP_BYTES = 64 * MIB  # nothing of ours uses it: uploads go straight into memfds
 _GRACE_SECONDS = 3.0
 _REPOSITORY = Path(__file__).resolve().parent.parent
@@ -183,7 +182,7 @@ def _become_web(command: list[str], fd: int) -> NoReturn:
         "TMPDIR": "/tmp",
         "PYTHONDONTWRITEBYTECODE": "1",
         **passed,
-        LAUNCHER_FD: str(fd),
+        channel.LAUNCHER_FD: str(fd),
     }
     os.execve(command[0], command, env)
 

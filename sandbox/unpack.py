@@ -30,7 +30,9 @@ def inspect(archive: int, disk_bytes: int) -> dict[str, Any]:
     Raises BundleRefused.
     """
     members, job_json = [], None
-    for (path, size, mtime_ns, mode), content in _files(archive, disk_bytes):
+    for (path, size, mtime_ns, mode), content in _entries(archive, disk_bytes):
+        if content is None:
+            continue
         digest = hashlib.sha256()
         kept = bytearray()
         for chunk in content:
@@ -53,8 +55,11 @@ def unpack(form: str, bundle: int, members: list[list[Any]]) -> None:
         if form == "loose":
             _unpack_loose(bundle, members)
         else:
-            for (path, _, mtime_ns, mode), content in _files(bundle, 1 << 40):
-                _write(path, mtime_ns, mode, content)
+            for (path, _, mtime_ns, mode), content in _entries(bundle, 1 << 40):
+                if content is None:
+                    os.makedirs(_place_of(path), exist_ok=True)
+                else:
+                    _write(path, mtime_ns, mode, content)
     except OSError as error:
         raise BundleRefused(f"The files cannot be unpacked: {error.strerror}.") from error
 
@@ -76,8 +81,12 @@ def _slices(fd: int, offset: int, size: int) -> Iterator[bytes]:
         yield chunk
 
 
+def _place_of(path: str) -> bytes:
+    return os.path.join(os.fsencode(WORK), os.fsencode(path))
+
+
 def _write(path: str, mtime_ns: int, mode: int, content: Iterator[bytes]) -> None:
-    name = os.path.join(os.fsencode(WORK), os.fsencode(path))
+    name = _place_of(path)
     os.makedirs(os.path.dirname(name), exist_ok=True)
     # O_EXCL and O_NOFOLLOW: nothing is written through or over what an earlier member made.
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -121,10 +130,11 @@ class _Capped:
 
 
 _Head = tuple[str, int, int, int]  # path, size, mtime_ns, mode
+_Entry = tuple[_Head, Iterator[bytes] | None]  # None: a folder
 
 
-def _files(archive: int, disk_bytes: int) -> Iterator[tuple[_Head, Iterator[bytes]]]:
-    """Every regular file in its order, checked; its content must be read before the next."""
+def _entries(archive: int, disk_bytes: int) -> Iterator[_Entry]:
+    """Every file and folder in its order, checked; content must be read before the next."""
     with os.fdopen(os.dup(archive), "rb") as raw:
         raw.seek(0)
         packed = raw.read(2) == b"\x1f\x8b"
@@ -144,7 +154,7 @@ def _files(archive: int, disk_bytes: int) -> Iterator[tuple[_Head, Iterator[byte
             raise BundleRefused("The archive is damaged.") from error
 
 
-def _walk(tar: tarfile.TarFile, disk_bytes: int) -> Iterator[tuple[_Head, Iterator[bytes]]]:
+def _walk(tar: tarfile.TarFile, disk_bytes: int) -> Iterator[_Entry]:
     files: set[str] = set()
     folders: set[str] = {""}
     count = total = 0
@@ -156,6 +166,7 @@ def _walk(tar: tarfile.TarFile, disk_bytes: int) -> Iterator[tuple[_Head, Iterat
         path = clean_path(info.name)
         _place(path, info, files, folders)
         if info.isdir():
+            yield (path, 0, 0, 0o755), None
             continue
         total += info.size
         if total > disk_bytes:

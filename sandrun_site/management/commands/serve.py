@@ -18,11 +18,11 @@ from jobs import conf
 from jobs.api.middleware import ANY_ADDRESS
 from jobs.api.server import Server, reactor
 from jobs.api.site import Site
+from sandbox.channel import LAUNCHER_FD
 from sandbox.errors import SandboxError
 from sandrun_site.asgi import door
 from sandrun_site.wiring import open_site
 
-LAUNCHER = "SANDRUN_LAUNCHER_FD"
 MANAGE = Path(__file__).resolve().parents[3] / "manage.py"
 BACKLOG = 511
 _ANY = ("", "0.0.0.0", "::")
@@ -47,7 +47,7 @@ class Command(BaseCommand):
 
     def serve(self, host: str, port: int, quotas: bool) -> None:
         """Serve until a signal comes."""
-        launcher = os.environ.pop(LAUNCHER, "")
+        launcher = os.environ.pop(LAUNCHER_FD, "")
         if not launcher:
             _become_keeper()
         config = msgspec.structs.replace(conf.read(settings.SANDRUN), quotas=quotas)
@@ -55,7 +55,7 @@ class Command(BaseCommand):
             channel = socket.socket(fileno=int(launcher))
             channel.set_inheritable(False)
         except (ValueError, OSError):
-            _exit(f"{LAUNCHER} is not the descriptor of a socket; start with script/server")
+            _exit(f"{LAUNCHER_FD} is not the descriptor of a socket; start with script/server")
         listener = _listen(host, port)
         loop = reactor._asyncioEventloop
         asyncio.set_event_loop(loop)

@@ -1,0 +1,41 @@
+"""README.md is true: its commands are run here as they stand, and its settings are all there are."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from jobs.conf import Config
+from tests.journeys.server import REPOSITORY, Server
+
+README = (REPOSITORY / "README.md").read_text()
+COMMANDS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+STRICT = 'set -eu\ncurl() { command curl -sS --fail "$@"; }\nsudo() { "$@"; }\n'
+
+
+def test_the_commands_work_one_after_the_other(tmp_path: Path) -> None:
+    start, *commands = [block for block in COMMANDS if "script/test" not in block]
+    assert start.strip() == "sudo script/server"
+    server = Server()
+    try:
+        script = "".join(commands).replace("localhost:8443", f"localhost:{server.port}")
+        script = script.replace(".venv/", f"'{REPOSITORY}'/.venv/")
+        done = subprocess.run(
+            ["bash", "-c", STRICT + script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+    finally:
+        assert server.end() == 0
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.txt").read_text() == "a b"
+    assert '"results/out.txt"' in done.stdout
+    assert '"reason": "exit"' in done.stdout, "the command without a server"
+
+
+def test_every_setting_is_explained() -> None:
+    told = set(re.findall(r"`SANDRUN_([A-Z_]+)`", README))
+    settings = {name.upper() for name in Config.__struct_fields__ if name != "quotas"}
+    assert told == settings | {"ALLOWED_HOSTS"}
+
+
+def test_every_file_that_is_linked_exists() -> None:
+    for link in re.findall(r"\]\(([^)#]+)", README):
+        assert (REPOSITORY / link).exists(), link
