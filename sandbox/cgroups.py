@@ -160,7 +160,7 @@ def sweep() -> set[str]:
     roots = set(v1.values()) | ({v2, _delegated(v2) or v2} if v2 else set())
     for root in roots:
         for path in root.glob(_PREFIX + "*-*"):
-            pid, _, start = path.name.removeprefix(_PREFIX).partition("-")
+            pid, start = path.name.removeprefix(_PREFIX).split("-")[:2]
             if not pid.isdigit() or _start_time(int(pid)) == start:
                 continue
             _remove_top(path)

@@ -149,6 +149,7 @@ class Child:
         self.cgroup: cgroups.Cgroup
         self.workspace: Workspace | None = None
         self.cause: str | None = None  # why we killed it
+        self.released = False  # nobody waits for its end
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -373,10 +374,12 @@ class Launcher:
             "usage": list(usage),
         }
         self._remove(child.cgroup)
-        if child.workspace:
+        if child.workspace and not child.released:
             self._kept[child.id] = (child.uid, child.workspace)
-        elif child.kind == "inspect":
+        elif child.kind != "collect":  # whose uid is its run's
             self._uids.discard(child.uid)
+            if child.workspace:
+                child.workspace.close()
         self._say(op="ended", id=child.id, **facts)
 
     def _remove(self, cgroup: cgroups.Cgroup) -> None:
@@ -384,7 +387,10 @@ class Launcher:
             self._leaving.append(cgroup)
 
     def _release(self, id: int) -> None:
-        if id in self._kept:
+        if id in self._children:
+            self._children[id].released = True
+            self._children[id].kill("cancelled")
+        elif id in self._kept:
             uid, workspace = self._kept.pop(id)
             workspace.close()
             self._uids.discard(uid)

@@ -19,7 +19,7 @@ getxattr inotify_add_watch inotify_init1 inotify_init inotify_rm_watch kill lcho
 linkat listen listxattr llistxattr lseek lstat madvise membarrier memfd_create mincore mkdir mkdirat
 mknod mknodat mlock mlock2 mlockall mmap mprotect mremap msync munlock munlockall munmap nanosleep
 newfstatat open openat pause pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc pkey_free
-pkey_mprotect poll ppoll pread64 preadv preadv2 prlimit64 pselect6 pwrite64 pwritev pwritev2 read
+pkey_mprotect poll ppoll pread64 preadv preadv2 pselect6 pwrite64 pwritev pwritev2 read
 readahead readlink readlinkat readv recvfrom recvmmsg recvmsg rename renameat renameat2
 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn
 rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min
@@ -57,6 +57,10 @@ IOCTLS = (
     0x5450, 0x5451, 0x802C542A,  # FIONCLEX, FIOCLEX, TCGETS2
     0x8912, 0x8913, 0x8927, 0x8933,  # SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFHWADDR, SIOCGIFINDEX
 )  # fmt: skip
+
+# Whose limits prlimit64 may touch: the caller's own. The kernel asks for the same uid only, so a
+# job could take the memory or CPU time of its pid 1, and its end would look like a fault of ours.
+PRLIMIT_PIDS = (0,)
 
 PRCTLS = (
     1, 2, 3, 4,  # PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_DUMPABLE

@@ -321,11 +321,11 @@ class Sandbox:
         try:
             self._say(op="launch", id=id, kind=kind, limits=limits._asdict(), of=of)
             try:
-                fds = await asyncio.shield(launched)
+                fds = await launched
             except asyncio.CancelledError:
-                # The descriptors are on their way: whoever asked is gone, the sandbox must go too.
-                launched.add_done_callback(lambda done: self._discard(id, done))
-                raise
+                if launched.done() and not launched.cancelled() and not launched.exception():
+                    self._discard(id, launched.result())
+                raise  # else _hear discards what is still on its way
             child = _Child(id, fds, ended)
             try:
                 yield child
@@ -333,20 +333,19 @@ class Sandbox:
                 if not ended.done():
                     self._say(op="kill", id=id, cause="cancelled", quietly=True)
                 child.close()
-                await asyncio.shield(asyncio.wait([ended], timeout=5))
-                if kind == "run":
+                try:
+                    await asyncio.shield(asyncio.wait([ended], timeout=5))
+                finally:  # whoever cancels us a second time waits for nothing
                     self._say(op="release", id=id, quietly=True)
         finally:
             self._launched.pop(id, None)
             self._ended.pop(id, None)
             ended.cancel()
 
-    def _discard(self, id: int, launched: "asyncio.Future[list[int]]") -> None:
-        if launched.cancelled() or launched.exception() is not None:
-            return
-        for fd in launched.result():
+    def _discard(self, id: int, fds: list[int]) -> None:
+        """Whoever asked for this sandbox is gone: it goes too."""
+        for fd in fds:
             os.close(fd)
-        self._say(op="kill", id=id, cause="cancelled", quietly=True)
         self._say(op="release", id=id, quietly=True)
 
     def _say(self, *, quietly: bool = False, **message: Any) -> None:
@@ -372,8 +371,7 @@ class Sandbox:
         if op == "launched":
             waiting = self._launched.get(id)
             if waiting is None or waiting.done():
-                for fd in fds:
-                    os.close(fd)
+                self._discard(id, fds)
             else:
                 waiting.set_result(fds)
         elif op == "failed":

@@ -27,6 +27,7 @@ def build() -> bytes:
     _choices(tree, "socketpair", 0, policy.SOCKETPAIR_FAMILIES)
     _choices(tree, "ioctl", 1, policy.IOCTLS)
     _choices(tree, "prctl", 0, policy.PRCTLS)
+    _choices(tree, "prlimit64", 0, policy.PRLIMIT_PIDS)
     with os.fdopen(os.memfd_create("filter"), "w+b") as file:
         tree.export_bpf(file)
         file.seek(0)

@@ -20,7 +20,9 @@ START_SECONDS = 20.0
 class Server:
     """One running `script/server`; `end` stops it as Ctrl-C would."""
 
-    def __init__(self, *options: str, repository: Path = REPOSITORY, prefix: list[str] | None = None):
+    def __init__(
+        self, *options: str, repository: Path = REPOSITORY, prefix: list[str] | None = None
+    ):
         self.process = subprocess.Popen(
             [*(prefix or []), str(repository / "script" / "server"), "--port", "0", *options],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -51,7 +53,9 @@ class Server:
             try:
                 if int(stat.read_text().rpartition(")")[2].split()[1]) == self.process.pid:
                     words = (stat.parent / "cmdline").read_text()
-                    pids["launcher" if "sandbox.launcher" in words else "web"] = int(stat.parent.name)
+                    pids["launcher" if "sandbox.launcher" in words else "web"] = int(
+                        stat.parent.name
+                    )
             except (FileNotFoundError, ProcessLookupError):
                 continue
         return pids
@@ -89,7 +93,9 @@ class Server:
             text = manifest if isinstance(manifest, str) else json.dumps(manifest)
             parts.append(('name="manifest"', text.encode()))
         body = b"".join(
-            f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + content + b"\r\n"
+            f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode()
+            + content
+            + b"\r\n"
             for head, content in parts
         )
         status, answer, _ = self.request(
@@ -113,7 +119,9 @@ class Server:
                 return status
         raise AssertionError(f"{job} did not end within {seconds} s: {status}")
 
-    def run(self, files: dict[str, bytes], **manifest: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def run(
+        self, files: dict[str, bytes], **manifest: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """(status, logs) of a job run to its end."""
         job = self.start(files, **manifest)
         return self.finish(job), self.get(f"/logs/{job}")

@@ -23,7 +23,9 @@ pathlib.Path("notes.txt").write_text("not asked for")
 
 def test_the_missions_curl_line_runs_a_project(server: Server, tmp_path: Path) -> None:
     archive = tmp_path / "job.tar.gz"
-    archive.write_bytes(targz({"main.py": b"print('hello')\nopen('out.bin', 'wb').write(b'\\0\\xff')"}))
+    archive.write_bytes(
+        targz({"main.py": b"print('hello')\nopen('out.bin', 'wb').write(b'\\0\\xff')"})
+    )
     done = subprocess.run(
         ["curl", "-s", "-X", "POST", f"http://localhost:{server.port}/submit",
          "-F", f"files=@{archive}", "-F", 'manifest={"entrypoint":"main.py","interpreter":"python3"}'],
@@ -39,7 +41,11 @@ def test_the_missions_curl_line_runs_a_project(server: Server, tmp_path: Path) -
 
 
 def test_a_project_with_modules_arguments_and_outputs_in_folders(server: Server) -> None:
-    files = {"main.py": PLOT, "helper/__init__.py": b"", "helper/words.py": b"def greeting(n): return 'hi ' + n"}
+    files = {
+        "main.py": PLOT,
+        "helper/__init__.py": b"",
+        "helper/words.py": b"def greeting(n): return 'hi ' + n",
+    }
     job = server.start(
         {"project.tar.gz": targz(files)}, entrypoint="main.py", args=["a b;c"],
         outputs=["*.png", "results/"],
@@ -52,7 +58,10 @@ def test_a_project_with_modules_arguments_and_outputs_in_folders(server: Server)
     assert sorted(listing["files"]) == ["plot.png", "results/deep/data.bin"]
     data = server.request("GET", f"/download/{job}/results/deep/data.bin")[1]
     assert data == bytes(range(256)) * 1000
-    assert status["output_files"]["results/deep/data.bin"]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert (
+        status["output_files"]["results/deep/data.bin"]["sha256"]
+        == hashlib.sha256(data).hexdigest()
+    )
     assert server.request("GET", f"/download/{job}/notes.txt")[0] == 404
     assert server.request("GET", f"/download/{job}/main.py")[0] == 404
 
@@ -63,8 +72,16 @@ def test_a_project_with_modules_arguments_and_outputs_in_folders(server: Server)
         ("index.js", "console.log('node', process.argv[2])", "node x\n"),
         ("run.sh", 'echo "bash $1"', "bash x\n"),
         ("main.pl", 'print "perl $ARGV[0]\\n"', "perl x\n"),
-        ("main.c", '#include <stdio.h>\nint main(int n, char **a) { printf("c %s\\n", a[1]); }', "c x\n"),
-        ("main.cpp", "#include <iostream>\nint main(int, char **a) { std::cout << a[1] << '\\n'; }", "x\n"),
+        (
+            "main.c",
+            '#include <stdio.h>\nint main(int n, char **a) { printf("c %s\\n", a[1]); }',
+            "c x\n",
+        ),
+        (
+            "main.cpp",
+            "#include <iostream>\nint main(int, char **a) { std::cout << a[1] << '\\n'; }",
+            "x\n",
+        ),
     ],
 )
 def test_other_languages_run_by_their_extension(

@@ -20,7 +20,11 @@ def test_the_commands_work_one_after_the_other(tmp_path: Path) -> None:
         script = "".join(commands).replace("localhost:8443", f"localhost:{server.port}")
         script = script.replace(".venv/", f"'{REPOSITORY}'/.venv/")
         done = subprocess.run(
-            ["bash", "-c", STRICT + script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+            ["bash", "-c", STRICT + script],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
     finally:
         assert server.end() == 0

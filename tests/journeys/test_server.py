@@ -91,7 +91,9 @@ def test_it_works_below_a_folder_that_only_its_owner_may_enter(tmp_path: Path) -
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     copy = closed / "sandrun"
-    skipped = shutil.ignore_patterns(".git", "__pycache__", ".mypy_cache", ".ruff_cache", ".*_cache")
+    skipped = shutil.ignore_patterns(
+        ".git", "__pycache__", ".mypy_cache", ".ruff_cache", ".*_cache"
+    )
     shutil.copytree(REPOSITORY, copy, ignore=skipped, symlinks=True)
     # The copied environment names the old place; only the packages in it are of use.
     (copy / ".venv" / "made-for").write_text(f"{copy} {os.path.realpath('/usr/bin/python3')}\n")
@@ -99,7 +101,9 @@ def test_it_works_below_a_folder_that_only_its_owner_may_enter(tmp_path: Path) -
         (site / "sandrun.pth").write_text(f"{copy}\n")
     server = Server("--no-quotas", repository=copy)
     try:
-        status, logs = server.run({"main.py": b"print('from a closed place')"}, entrypoint="main.py")
+        status, logs = server.run(
+            {"main.py": b"print('from a closed place')"}, entrypoint="main.py"
+        )
         assert (status["status"], logs["stdout"]) == ("completed", "from a closed place\n"), status
         web = server.pids()["web"]
         assert str(copy) in Path(f"/proc/{web}/mountinfo").read_text()

@@ -61,7 +61,12 @@ print("main ends")
     ids=["fork bomb", "10 GB of output", "full disk", "daemon"],
 )
 def test_a_storm_ends_and_hurts_nobody(
-    server: Server, code: bytes, manifest: dict[str, int], reason: str | None, hit: set[str], said: str
+    server: Server,
+    code: bytes,
+    manifest: dict[str, int],
+    reason: str | None,
+    hit: set[str],
+    said: str,
 ) -> None:
     job = server.start({"main.py": code}, entrypoint="main.py", **manifest)
     running = lambda: server.get(f"/status/{job}")["status"] in ("queued", "running")  # noqa: E731

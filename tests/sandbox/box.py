@@ -4,6 +4,7 @@ from outside while a job runs. Nothing here is faked: root, the real kernel, rea
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -178,24 +179,36 @@ def tarred(*members: tuple[tarfile.TarInfo | str, bytes], mode: str = "w:gz") ->
 
 
 def job_processes() -> list[int]:
-    """Every process of the machine with a uid from the range that jobs get."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                if FIRST_UID <= folder.stat().st_uid < FIRST_UID + UIDS or (
-                    FIRST_UID <= int(_field(folder, "Uid:")) < FIRST_UID + UIDS
-                ):
-                    found.append(int(folder.name))
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    return found
+    """Every process with a uid from the range that jobs get, but for those of somebody else's
+    living keeper: a server that runs on this machine meanwhile is no business of the tests."""
+    return [pid for pid in map(_pid_of_a_job, Path("/proc").iterdir()) if pid]
 
 
-def _field(folder: Path, name: str) -> str:
-    for line in (folder / "status").read_text().splitlines():
+def _pid_of_a_job(folder: Path) -> int:
+    """The pid, 0 when it is no job's or not ours."""
+    try:
+        if not folder.name.isdigit():
+            return 0
+        uids = _field(folder / "status", "Uid:").split()
+        if not any(FIRST_UID <= int(uid) < FIRST_UID + UIDS for uid in uids):
+            return 0
+        keeper = re.search(r"/sandrun-(\d+)-", (folder / "cgroup").read_text())
+        foreign = keeper and not _is_below_us(int(keeper[1])) and Path("/proc", keeper[1]).exists()
+        return 0 if foreign else int(folder.name)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def _is_below_us(pid: int) -> bool:
+    while pid > 1 and pid != os.getpid():
+        pid = int(_field(Path(f"/proc/{pid}/status"), "PPid:"))
+    return pid == os.getpid()
+
+
+def _field(file: Path, name: str) -> str:
+    for line in file.read_text().splitlines():
         if line.startswith(name):
-            return line.split()[1]
+            return line.removeprefix(name)
     return "0"
 
 

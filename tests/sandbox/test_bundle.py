@@ -219,8 +219,12 @@ def test_an_archive_larger_than_the_disk_is_refused_and_nothing_runs(box: Box) -
     said: list[str] = []
     with pytest.raises(BundleRefused, match="No space left on device"):
         box.wait(
-            box.arun(Command((("echo", "ran"),), BASE_ENV), bundle=bundle, disk_bytes=2 * MIB,
-                     on_output=lambda stream, data: said.append(stream))  # fmt: skip
+            box.arun(
+                Command((("echo", "ran"),), BASE_ENV),
+                bundle=bundle,
+                disk_bytes=2 * MIB,
+                on_output=lambda stream, data: said.append(stream),
+            )  # fmt: skip
         )
     assert said == []
 
@@ -628,6 +632,38 @@ def test_a_mutated_archive_is_read_or_refused_and_never_our_fault(box: Box, seed
     for answer in read:
         for path in paths(answer):
             assert path and not path.startswith("/") and ".." not in path.split("/")
+
+
+def test_refused_uploads_disturb_no_job_beside_them(box: Box) -> None:
+    # A refused sandbox's descriptors are closed, and their numbers are other jobs' at once.
+    faults: list[dict[str, Any]] = []
+    bad = Bundle("tar", channel.memfd("bad", b"no archive"), ())
+
+    async def refuse() -> None:
+        for _ in range(15):
+            with pytest.raises(BundleRefused):
+                await box.sandbox.inspect(bad.fd)
+            copy = Bundle("tar", os.dup(bad.fd), ())
+            with pytest.raises(BundleRefused):
+                await box.arun(Command((("true",),), BASE_ENV), bundle=copy)
+
+    async def work(number: int) -> None:
+        script = f"head -c 300000 /dev/zero; echo {number} >&2; echo {number} > out"
+        for _ in range(10):
+            ran = await box.arun(Command((("sh", "-c", script),), BASE_ENV))
+            assert len(ran.stdout) == 300_000 and ran.stderr == b"%d\n" % number
+            assert ran.files == {"out": b"%d\n" % number}
+
+    async def both() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+        await asyncio.gather(refuse(), refuse(), work(1), work(2))
+        asyncio.get_running_loop().set_exception_handler(None)
+
+    try:
+        box.wait(both())
+    finally:
+        os.close(bad.fd)
+    assert faults == []
 
 
 def test_what_was_inspected_of_mutated_archives_is_what_is_unpacked(box: Box) -> None:

@@ -10,6 +10,16 @@ from tests.sandbox.box import Box
 pytestmark = pytest.mark.core
 
 
+FORKS = """
+import os, time
+try:
+    for _ in range(50):
+        os.fork() or time.sleep(9)
+except OSError:
+    print("refused")
+"""
+
+
 def test_the_controllers_are_of_the_versions_that_the_machine_offers(box: Box) -> None:
     versions = box.sandbox.walls["cgroup"]
     assert {"memory", "pids", "cpu"} <= set(versions)
@@ -18,8 +28,7 @@ def test_the_controllers_are_of_the_versions_that_the_machine_offers(box: Box) -
 
 
 def test_each_limit_is_kept_and_seen(box: Box) -> None:
-    forks = "import os\nfor _ in range(50):\n    try:\n        os.fork() or __import__('time').sleep(9)\n"
-    ran = box.python(forks + "    except OSError:\n        break\nprint('refused')", tasks=8)
+    ran = box.python(FORKS, tasks=8)
     assert "refused" in ran.text and ran.result.limits_hit == ("tasks",), ran
     ran = box.python("x = b'x' * (1 << 28)", memory_bytes=64 << 20)
     assert (ran.reason, ran.result.limits_hit) == ("memory", ("memory",)), ran
