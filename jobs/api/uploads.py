@@ -126,7 +126,9 @@ def _describe(head: bytes) -> tuple[str, str | None]:
     headers = {}
     for line in lines:
         name, colon, value = line.partition(":")
-        headers[name.strip().lower()] = value.strip() if colon else ""
+        if not colon:  # as where a boundary comes before the head has ended
+            _refuse("a header of a part has no colon")
+        headers[name.strip().lower()] = value.strip()
     encoding = headers.get("content-transfer-encoding", "binary").lower()
     if encoding not in _PLAIN_ENCODINGS:
         _refuse("a part is encoded (Content-Transfer-Encoding); send the bytes as they are")

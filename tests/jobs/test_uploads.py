@@ -52,9 +52,11 @@ class Read(unittest.TestCase):
             part('name="files"; filename="a/é.py"', b"")
             + part("name=files; filename=x; filename*=UTF-8''%E2%82%AC%20a.py", b"")
             + part('name="files"; filename="a\\"b;c"', b"")
+            + part("name=files; filename=src/main.py", b"")
+            + part('name="files"; filename="C:\\x\\y.py"', b"")
             + END
         )
-        self.assertEqual(names(form), ["a/é.py", "€ a.py", 'a"b;c'])
+        self.assertEqual(names(form), ["a/é.py", "€ a.py", 'a"b;c', "src/main.py", "C:\\x\\y.py"])
 
     def test_a_boundary_across_two_pieces_is_found(self) -> None:
         head = len(part('name="files"; filename="a"', b"")) - 2
@@ -116,6 +118,8 @@ class Refused(unittest.TestCase):
             b"--xYx\r\nX: " + b"y" * (1 << 20) + b"\r\n\r\n\r\n" + END,
             part('name="files"; filename="a"', b"eA==", "Content-Transfer-Encoding: base64") + END,
             part('name="files"; filename=a"b', b"") + END,
+            part("name=files; filename=a b", b"") + END,
+            b"--xYx\r\nContent-Disposition: form-data; name=files; filename=a\r\n" + file + END,
             part("name=files; filename*=utf-7''a", b"") + END,
             part("name=files; filename*=UTF-8''%ff", b"") + END,
             b"--xYx\r\nContent-Disposition: form-data; name=files; filename=\xff\r\n\r\n\r\n" + END,

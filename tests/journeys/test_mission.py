@@ -28,7 +28,8 @@ def test_the_missions_curl_line_runs_a_project(server: Server, tmp_path: Path) -
     )
     done = subprocess.run(
         ["curl", "-s", "-X", "POST", f"http://localhost:{server.port}/submit",
-         "-F", f"files=@{archive}", "-F", 'manifest={"entrypoint":"main.py","interpreter":"python3"}'],
+         "-F", f"files=@{archive}",
+         "-F", 'manifest={"entrypoint":"main.py","interpreter":"python3"}'],
         capture_output=True, check=True,
     )  # fmt: skip
     answer = json.loads(done.stdout)

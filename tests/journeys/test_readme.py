@@ -1,4 +1,4 @@
-"""README.md is true: its commands are run here as they stand, and its settings are all there are."""
+"""README.md is true: its commands are run as they stand, and its settings are all there are."""
 
 import re
 import subprocess
