@@ -30,10 +30,11 @@ async def page(request: HttpRequest) -> HttpResponse:
 
 async def asset(request: HttpRequest, name: str) -> HttpResponse:
     """A file of static/, 404 for every other name."""
-    path = _assets().get(name)
-    if path is None:
-        return HttpResponse('{"error":"Not found"}', status=404, content_type="application/json")
-    content, kind = path
+    known = _assets().get(name)
+    if known is None:
+        error = '{"error":"Not found","reason":"unknown_path"}'
+        return HttpResponse(error, status=404, content_type="application/json")
+    content, kind = known
     return HttpResponse(content, content_type=kind)
 
 

@@ -6,6 +6,7 @@ depth and time are capped. What was hashed is what was copied is what will be se
 """
 
 import hashlib
+import json
 import os
 import stat
 import time
@@ -18,6 +19,7 @@ from sandbox.globs import matcher
 MAX_FILES = 10_000
 MAX_VISITED = 100_000
 MAX_DEPTH = 64
+MAX_LISTING = 15 << 20  # bytes of JSON: what web takes, with something to spare
 SECONDS = 10.0
 _CHUNK = 1 << 20
 
@@ -31,7 +33,7 @@ def collect(folder: int, store: int, orders: dict[str, Any]) -> dict[str, Any]:
     wanted = matcher(orders["patterns"]) if orders["patterns"] else None
     inputs = {path: (size, mtime_ns) for path, size, mtime_ns, *_ in orders["members"]}
     files: list[list[Any]] = []
-    left, truncated = orders["max_bytes"], False
+    left, listing, truncated = orders["max_bytes"], 0, False
     try:
         for path, status, parent, name in _walk(folder):
             if wanted is None:
@@ -39,7 +41,9 @@ def collect(folder: int, store: int, orders: dict[str, Any]) -> dict[str, Any]:
                     continue  # as it was uploaded
             elif not wanted(path):
                 continue
-            if len(files) == MAX_FILES or status.st_size > left:
+            # A name is said in at most six characters a byte, and beside it are less than 200.
+            listing += len(json.dumps(path)) + 200
+            if len(files) == MAX_FILES or status.st_size > left or listing > MAX_LISTING:
                 raise _Capped
             entry = _copy(path, parent, name, store)
             if entry is not None:
@@ -61,6 +65,7 @@ def _walk(top: int) -> Iterator[tuple[str, os.stat_result, int, str]]:
     ) -> Iterator[tuple[str, os.stat_result, int, str]]:
         nonlocal visited
         names = []
+        os.fchmod(folder, 0o700)  # its owner, who is us now, may have locked itself out
         with os.scandir(folder) as entries:
             for entry in entries:
                 visited += 1

@@ -16,12 +16,19 @@ def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
 
 
 def translate(pattern: str) -> str:
-    """The regular expression of one pattern. Stars next to each other are one: no blow-up."""
+    """The regular expression of one pattern; it never tries a place twice.
+
+    A star takes as little as it can, for good (an atomic group): what follows it may begin at
+    the first place that fits, since the next star takes whatever that leaves. Only the last one
+    has to reach the end. A pattern of many stars would otherwise take for ever.
+    """
     pattern = pattern.removeprefix("./")
-    whole_folder = pattern.endswith("/")
-    pattern = pattern.rstrip("/")
-    anywhere = "/" not in pattern and not whole_folder
-    out = ["(?:.*/)?" if anywhere else ""]
+    if pattern.endswith("/"):
+        pattern = pattern.rstrip("/") + "/**"  # a whole folder
+    elif "/" not in pattern:
+        pattern = "**/" + pattern  # a name in any folder
+    gaps = [""]  # what "**" takes, before each part
+    parts = [[""]]  # the parts between two "**", each as the pieces between two "*"
     index = 0
     while index < len(pattern):
         char = pattern[index]
@@ -29,27 +36,32 @@ def translate(pattern: str) -> str:
             end = index
             while end < len(pattern) and pattern[end] == "*":
                 end += 1
-            crosses = end - index > 1
-            if (
-                crosses
-                and pattern[end : end + 1] == "/"
-                and pattern[index - 1 : index] in ("", "/")
-            ):
-                out.append("(?:.*/)?")  # "a/**/b" takes a/b too
+            if end - index == 1:
+                parts[-1].append("")
+            elif pattern[end : end + 1] == "/" and pattern[:index][-1:] in ("", "/"):
+                gaps.append("(?:.*?/)??")  # "a/**/b" takes a/b too
+                parts.append([""])
                 end += 1
             else:
-                out.append(".*" if crosses else "[^/]*")
+                gaps.append(".*?")
+                parts.append([""])
             index = end
             continue
         if char == "[":
-            end = pattern.find("]", index + 2)
+            first = index + (2 if pattern[index + 1 : index + 2] in ("!", "^") else 1)
+            end = pattern.find("]", first + 1)  # a "]" in the first place is one of the set
             if end > 0:
-                out.append(_set(pattern[index + 1 : end]))
+                parts[-1][-1] += _set(pattern[index + 1 : end])
                 index = end + 1
                 continue
-        out.append("[^/]" if char == "?" else re.escape(char))
+        parts[-1][-1] += "[^/]" if char == "?" else re.escape(char)
         index += 1
-    return "".join(out) + ("/.*" if whole_folder else "")
+    *inner, last = [
+        gap + pieces[0] + "".join(f"(?>[^/]*?{piece})" for piece in pieces[1:-1])
+        + "".join(f"[^/]*?{piece}" for piece in pieces[1:][-1:])
+        for gap, pieces in zip(gaps, parts, strict=True)
+    ]  # fmt: skip
+    return "".join(f"(?>{part})" for part in inner) + last
 
 
 def _set(inner: str) -> str:

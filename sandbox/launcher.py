@@ -215,7 +215,7 @@ class Launcher:
     def _hear(self) -> None:
         message, _ = channel.receive(self._web)
         op, id = message.get("op"), message.get("id")
-        if not isinstance(id, int):
+        if not isinstance(id, int) or not 0 < id < 1 << 53:
             raise channel.ProtocolError("a message without an id")
         if op == "launch":
             self._launch(id, message)
@@ -233,7 +233,8 @@ class Launcher:
 
     def _launch(self, id: int, message: channel.Message) -> None:
         kind = message.get("kind")
-        if kind not in inside.TASKS or id in self._children or id in self._kept:
+        known = isinstance(kind, str) and kind in inside.TASKS
+        if not known or id in self._children or id in self._kept:
             raise channel.ProtocolError("an impossible launch")
         limits = clamp(message.get("limits", {}))
         if kind == "inspect":

@@ -52,19 +52,23 @@ def load(folder: Path = Path(__file__).parent / "runtimes") -> dict[str, Runtime
 def _parse(name: str, table: dict[str, object]) -> Runtime:
     fields = {"aliases", "extensions", "entrypoint", "probe", "steps", "env"}
     unknown = set(table) - fields
-    if unknown or not table.get("steps") or not table.get("probe"):
-        raise ValueError(f"runtimes/{name}.toml: needs probe and steps; knows {sorted(fields)}")
-    steps = table["steps"]
-    assert isinstance(steps, list)
-    return Runtime(
-        name=name,
-        aliases=_words(table.get("aliases")),
-        extensions=_words(table.get("extensions")),
-        entrypoint=str(table.get("entrypoint", "")),
-        probe=_words(table["probe"]),
-        steps=tuple(_words(step) for step in steps),
-        env={str(k): str(v) for k, v in dict(table.get("env") or {}).items()},  # type: ignore[call-overload]
-    )
+    steps, entrypoint, env = table.get("steps"), table.get("entrypoint", ""), table.get("env", {})
+    try:
+        if unknown or not table.get("probe") or not isinstance(steps, list) or not all(steps):
+            raise ValueError(f"needs probe and steps; knows {sorted(fields)}")
+        if not steps or not isinstance(entrypoint, str) or not isinstance(env, dict):
+            raise ValueError("steps is a list of lists, entrypoint a string, env a table")
+        return Runtime(
+            name=name,
+            aliases=_words(table.get("aliases")),
+            extensions=_words(table.get("extensions")),
+            entrypoint=entrypoint,
+            probe=_words(table["probe"]),
+            steps=tuple(_words(step) for step in steps),
+            env={str(k): str(v) for k, v in env.items()},
+        )
+    except ValueError as error:
+        raise ValueError(f"runtimes/{name}.toml: {error}") from error
 
 
 def _words(value: object) -> tuple[str, ...]:

@@ -4,8 +4,10 @@ Runs behind all walls: `inspect` in a sandbox of its own, `unpack` in the job's.
 hostile; every refusal is one sentence for the person who sent them (BundleRefused).
 """
 
+import contextlib
 import gzip
 import hashlib
+import json
 import os
 import tarfile
 import zlib
@@ -19,17 +21,31 @@ MAX_MEMBERS = 10_000
 MAX_PATH_BYTES = 1024
 MAX_DEPTH = 64
 MAX_JOB_JSON = 64 * 1024
+MAX_LISTING = 15 << 20  # bytes of JSON: what web takes, with something to spare
 _CHUNK = 1 << 20
 _OVERHEAD = 32 << 20  # headers and padding that a stream may hold beside the files' bytes
 _LAST_TIME = 1 << 33  # seconds: a time stamp beyond is a mistake or an attack
 
 
+@contextlib.contextmanager
+def _damage_is_refused() -> Iterator[None]:
+    """Around whoever reads members and their content: either meets the damage."""
+    try:
+        yield
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        raise BundleRefused(f"The archive cannot be read as tar or tar.gz: {error}.") from error
+    except (ValueError, ArithmeticError, LookupError, RecursionError, UnicodeError) as error:
+        # What parsers let slip on hostile headers. The bytes are at fault, not we.
+        raise BundleRefused("The archive is damaged.") from error
+
+
+@_damage_is_refused()
 def inspect(archive: int, disk_bytes: int) -> dict[str, Any]:
     """{"members": [[path, size, mtime_ns, mode, sha256]...], "job_json": text or None}.
 
     Raises BundleRefused.
     """
-    members, job_json = [], None
+    members, job_json, listing = [], None, 0
     for (path, size, mtime_ns, mode), content in _entries(archive, disk_bytes):
         if content is None:
             continue
@@ -40,6 +56,9 @@ def inspect(archive: int, disk_bytes: int) -> dict[str, Any]:
             if path == "job.json" and len(kept) <= MAX_JOB_JSON:
                 kept += chunk
         members.append([path, size, mtime_ns, mode, digest.hexdigest()])
+        listing += len(json.dumps(members[-1])) + 2
+        if listing > MAX_LISTING:
+            raise BundleRefused("The names in the archive are too long together.")
         if path == "job.json":
             if size > MAX_JOB_JSON:
                 raise BundleRefused(f"job.json has {size} bytes; {MAX_JOB_JSON} are allowed.")
@@ -55,11 +74,12 @@ def unpack(form: str, bundle: int, members: list[list[Any]]) -> None:
         if form == "loose":
             _unpack_loose(bundle, members)
         else:
-            for (path, _, mtime_ns, mode), content in _entries(bundle, 1 << 40):
-                if content is None:
-                    os.makedirs(_place_of(path), exist_ok=True)
-                else:
-                    _write(path, mtime_ns, mode, content)
+            with _damage_is_refused():
+                for (path, _, mtime_ns, mode), content in _entries(bundle, 1 << 40):
+                    if content is None:
+                        os.makedirs(_place_of(path), exist_ok=True)
+                    else:
+                        _write(path, mtime_ns, mode, content)
     except OSError as error:
         raise BundleRefused(f"The files cannot be unpacked: {error.strerror}.") from error
 
@@ -140,18 +160,10 @@ def _entries(archive: int, disk_bytes: int) -> Iterator[_Entry]:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream = _Capped(gzip.GzipFile(fileobj=raw) if packed else raw, disk_bytes + _OVERHEAD)
-        try:
-            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictInfo) as tar:  # type: ignore[call-overload]
-                yield from _walk(tar, disk_bytes)
-            while stream.read(_CHUNK):  # to the end: a wrong checksum shows only there
-                pass
-        except BundleRefused:
-            raise
-        except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-            raise BundleRefused(f"The archive cannot be read as tar or tar.gz: {error}.") from error
-        except (ValueError, ArithmeticError, LookupError, RecursionError, UnicodeError) as error:
-            # What parsers let slip on hostile headers. The bytes are at fault, not we.
-            raise BundleRefused("The archive is damaged.") from error
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictInfo) as tar:  # type: ignore[call-overload]
+            yield from _walk(tar, disk_bytes)
+        while stream.read(_CHUNK):  # to the end: a wrong checksum shows only there
+            pass
 
 
 def _walk(tar: tarfile.TarFile, disk_bytes: int) -> Iterator[_Entry]:
@@ -193,7 +205,9 @@ def _place(path: str, info: tarfile.TarInfo, files: set[str], folders: set[str])
     name = shown(info.name)
     if info.issym() or info.islnk():
         raise BundleRefused(f"{name} is a link; pack what it points to (tar --dereference).")
-    if not (info.isdir() or info.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
+    # The holes of a sparse file never pass through the capped stream.
+    regular = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse()
+    if not (info.isdir() or regular):
         raise BundleRefused(f"{name} is neither a file nor a folder.")
     if info.isdir():
         if path in files:
@@ -220,9 +234,10 @@ def clean_path(name: str) -> str:
     """
     if len(os.fsencode(name)) > MAX_PATH_BYTES:
         raise BundleRefused(f"A path is longer than {MAX_PATH_BYTES} bytes.")
-    if name.startswith("/") or "\\" in name or "\0" in name or name[1:2] == ":":
-        raise BundleRefused(f"{shown(name)} is not a relative path.")
     parts = [part for part in name.split("/") if part not in ("", ".")]
+    drive = parts and parts[0][1:2] == ":"
+    if name.startswith("/") or "\\" in name or "\0" in name or drive:
+        raise BundleRefused(f"{shown(name)} is not a relative path.")
     if ".." in parts:
         raise BundleRefused(f"{shown(name)} leads out of the work directory.")
     if len(parts) > MAX_DEPTH:

@@ -2,39 +2,58 @@
 // as text.
 
 const EXAMPLES = {
-  python3: "print('Hello, Sandrun!')\n",
-  node: "console.log('Hello, Sandrun!')\n",
   bash: "echo 'Hello, Sandrun!'\n",
+  c: '#include <stdio.h>\n\nint main(void) { puts("Hello, Sandrun!"); }\n',
+  cpp: '#include <iostream>\n\nint main() { std::cout << "Hello, Sandrun!\\n"; }\n',
+  node: "console.log('Hello, Sandrun!')\n",
+  perl: 'print "Hello, Sandrun!\\n";\n',
+  python3: "print('Hello, Sandrun!')\n",
   sh: "echo 'Hello, Sandrun!'\n",
 };
+const WHY = {
+  timeout: "it ran longer than it may",
+  memory: "it needed more memory than it may have",
+  cpu: "it used more CPU time than it may",
+  cancelled: "it was cancelled",
+};
+const SHOWN = 100_000; // characters of a log: browsers are slow with megabytes of text
+const PATIENCE_MS = 120_000; // with a server that took the request and does not answer
 
 const $ = (id) => document.getElementById(id);
 const say = (text) => { $("state").textContent = text; };
-let languages = {};
+let languages;
 
+// The JSON of the answer; an Error with a sentence when it is none, or not a good one.
 async function ask(path, options) {
-  const response = await fetch(path, { headers: { Accept: "application/json" }, ...options });
-  const body = await response.json();
-  if (!response.ok && body.error) {
-    throw new Error([body.error, body.details].filter(Boolean).join(". "));
+  let response, body;
+  try {
+    const signal = AbortSignal.timeout(PATIENCE_MS);
+    response = await fetch(path, { headers: { Accept: "application/json" }, signal, ...options });
+    body = await response.json();
+  } catch {
+    if (!response) throw new Error("The server cannot be reached.");
   }
-  return body;
+  if (response.ok && body) return body;
+  const what = body?.error ?? `The server answered with status ${response.status}`;
+  const said = [what, body?.details, body?.retry_after && `Try again in ${body.retry_after} s`];
+  throw new Error(said.filter(Boolean).map((one) => `${one.replace(/\.$/, "")}.`).join(" "));
 }
 
 async function start() {
   languages = (await ask("/")).interpreters;
   for (const [name, { version }] of Object.entries(languages)) {
-    $("language").append(new Option(version.startsWith(name) ? version : `${name}: ${version}`, name));
+    const short = version.replace(/ ?\(.*?\)\S*/g, ""); // without the distribution's own numbers
+    $("language").append(new Option(short.startsWith(name) ? short : `${name}: ${short}`, name));
   }
   if ("python3" in languages) $("language").value = "python3";
   showExample();
   $("run").disabled = Object.keys(languages).length === 0;
-  say($("run").disabled ? "No language works on this server" : "Ready");
+  say($("run").disabled ? "No language works on this server." : "Ready");
 }
 
 function showExample() {
   const known = Object.values(EXAMPLES);
-  if ($("code").value === "" || known.includes($("code").value)) {
+  if ($("code").value.trim() === "" || known.includes($("code").value)) {
     $("code").value = EXAMPLES[$("language").value] ?? "";
   }
 }
@@ -50,59 +69,69 @@ async function submit() {
 }
 
 async function follow(id) {
-  for (;;) {
-    const status = await ask(`/status/${id}?wait=1`);
+  for (let wait = 1; ;) {
+    const status = await ask(`/status/${id}?wait=${wait}`);
     const logs = await ask(`/logs/${id}`);
-    $("stdout").textContent = logs.stdout;
-    $("stderr").textContent = logs.stderr;
-    say(sentence(status, logs));
+    for (const stream of ["stdout", "stderr"]) {
+      const text = logs[stream].slice(-SHOWN);
+      if ($(stream).textContent !== text) $(stream).textContent = text; // or a selection is lost
+      $(`${stream}-all`).href = `/logs/${id}?stream=${stream}`;
+      $(`${stream}-all`).hidden = logs[stream].length <= SHOWN;
+    }
+    say([sentence(status), ...remarks(status)].join(" · "));
     if (status.status === "completed" || status.status === "failed") return status;
+    wait = Math.min(10, 1 + ((logs.stdout.length + logs.stderr.length) >> 20)); // long ones rarer
   }
 }
 
-function sentence(status, logs) {
-  const { exit_code: code, wall_time_ms: ms } = status.execution_metadata;
-  const cut = logs.truncated ? "; the middle of a long log was dropped" : "";
-  switch (status.status) {
-    case "queued": return `Queued, number ${status.queue_position} in line`;
-    case "running": return `Running, ${Math.round(ms / 1000)} s${cut}`;
-    case "completed": return `Finished in ${ms} ms, exit code 0${cut}`;
-  }
-  if (status.error) return status.error;
-  if (status.reason === "exit") return `Failed with exit code ${code}${cut}`;
-  if (status.reason === "signal") return `Stopped by signal ${status.signal}${cut}`;
-  return `Stopped: ${status.reason}${cut}`;
+function sentence({ status, reason, error, stage, signal, queue_position, execution_metadata }) {
+  const { exit_code, wall_time_ms } = execution_metadata;
+  if (status === "queued") return `Queued, number ${queue_position} in line`;
+  if (status === "running") return `Running, ${Math.round(wall_time_ms / 1000)} s`;
+  if (status === "completed") return `Finished in ${wall_time_ms} ms, exit code 0`;
+  if (error) return error;
+  if (reason === "exit" && stage === "compile") return `Did not compile, exit code ${exit_code}`;
+  if (reason === "exit") return `Failed with exit code ${exit_code}`;
+  return reason === "signal" ? `Ended by signal ${signal}` : `Stopped: ${WHY[reason] ?? reason}`;
+}
+
+function remarks({ limits_hit, reason, warnings }) {
+  const tell = (limit) => `limit reached: ${limit === "log" ? "log, its middle is lost" : limit}`;
+  return [...limits_hit.filter((limit) => limit !== reason).map(tell), ...warnings];
 }
 
 async function list(id) {
-  const { outputs } = await ask(`/outputs/${id}`);
+  const { outputs, truncated } = await ask(`/outputs/${id}`);
   $("files").replaceChildren(...outputs.map((output) => {
     const link = document.createElement("a");
     link.href = output.download_url;
-    link.textContent = `${output.name} (${output.size_formatted})`;
+    const name = output.name.replace(/[\p{C}\p{Z}]/gu, (char) => (char === " " ? char : "\uFFFD"));
+    link.textContent = `${name} (${output.size_formatted})`; // nothing in it can turn its direction
     const item = document.createElement("li");
     item.append(link);
     return item;
   }));
+  $("cut").hidden = !truncated;
 }
 
 $("language").addEventListener("change", showExample);
 $("form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  $("run").disabled = true;
+  $("run").disabled = $("result").hidden = true;
   say("Sending");
   try {
     const id = await submit();
-    for (const part of ["stdout", "stderr", "expiry"]) $(part).textContent = "";
-    $("files").replaceChildren();
+    for (const part of ["stdout", "stderr", "files", "expiry"]) $(part).replaceChildren();
+    for (const part of ["stdout-all", "stderr-all", "cut"]) $(part).hidden = true;
     $("result").hidden = false;
-    const status = await follow(id);
+    const end = new Date((await follow(id)).expires_at);
+    $("expiry").textContent = `Everything here is deleted at ${end.toLocaleTimeString()}.`;
     await list(id);
-    $("expiry").textContent = `Everything here is deleted at ${new Date(status.expires_at).toLocaleTimeString()}.`;
   } catch (error) {
     say(error.message);
+  } finally {
+    $("run").disabled = false;
   }
-  $("run").disabled = false;
 });
 
-start().catch((error) => say(`The server cannot be reached: ${error.message}`));
+start().catch((error) => say(`${error.message} Reload the page to try again.`));
