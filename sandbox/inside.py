@@ -9,6 +9,7 @@ privileges, channel) is all of our code that runs near the untrusted program.
 """
 
 import fcntl
+import gc
 import json
 import mmap
 import os
@@ -29,23 +30,24 @@ UID: Final = 1000  # inside; outside a uid that no other running job has
 HOST_NAME: Final = "sandrun"
 
 # Where a descriptor is from the first step on. Only 0-2 reach the program.
-_CONTROL, _FOLDER, _SYNC, _SYSCTL, _WORKSPACE = 3, 4, 5, 6, 7
+_CONTROL, _FOLDER, _SYNC, _SYSCTL, _WORKSPACE, _DOORS = 3, 4, 5, 6, 7, 8
 
-# Kernel objects that a user namespace still charges to the machine: few, or none at all.
+# Kernel objects that a user namespace still charges to the machine: few, or none at all. Without
+# a user namespace of its own, and so without capabilities, a job can make no other namespace.
 _SYSCTLS = {
     "max_user_namespaces": "0",
-    "max_pid_namespaces": "0",
-    "max_mnt_namespaces": "0",
-    "max_net_namespaces": "0",
-    "max_ipc_namespaces": "0",
-    "max_uts_namespaces": "0",
-    "max_cgroup_namespaces": "0",
-    "max_time_namespaces": "0",
     "max_inotify_instances": "8",
     "max_inotify_watches": "512",
     "max_fanotify_groups": "0",
     "max_fanotify_marks": "0",
 }
+
+# What the program's signals do when it starts: what they do by default, but for files at their
+# limit, which are an error to the program and not its death.
+_DEFAULT_SIGNALS = sorted(
+    int(number)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGXFSZ}
+)
 
 
 class Start(NamedTuple):
@@ -57,22 +59,24 @@ class Start(NamedTuple):
     control: int  # our end of the socket to web
     stdout: int
     stderr: int
-    sync: int  # one byte from the launcher: "m" when the uid map is written, "g" to go on
+    sync: int  # one byte from the launcher when the uid map is written
     sysctl: int  # /proc/sys/user of a full /proc
     workspace: int  # run: the detached tmpfs; else -1
     folder: int  # collect: the dead job's work directory; else -1
+    doors: tuple[int, ...]  # into the cgroups of version 1
 
 
 def main(start: Start) -> None:
     """Take every step, then the task. Never returns."""
+    gc.disable()  # a collection would touch, and so copy, most of what we share with the launcher
     step = "start"
-    control = socket.socket(fileno=start.control)
+    control = _socket(start.control)
     try:
         for step, do in STEPS:
             do(start)
             if step == "descriptors":
                 control.detach()
-                control = socket.socket(fileno=_CONTROL)
+                control = _socket(_CONTROL)
         step = start.kind
         TASKS[start.kind](control, start)
         os._exit(0)
@@ -85,6 +89,11 @@ def main(start: Start) -> None:
         detail = f"{type(error).__name__}: {error} ({where.name}:{where.lineno})"
         _say(control, {"failed": step, "errno": 0, "detail": detail[:500]})
     os._exit(1)
+
+
+def _socket(fd: int) -> socket.socket:
+    """With family and kind told, or Python would ask the kernel for them."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
 
 
 def _say(control: socket.socket, message: channel.Message) -> None:
@@ -106,14 +115,16 @@ def _descriptors(start: Start) -> None:
         kept[_WORKSPACE] = start.workspace
     if start.folder >= 0:
         kept[_FOLDER] = start.folder
+    kept |= {_DOORS + index: fd for index, fd in enumerate(start.doors)}
     # First above every place, so that none is overwritten before it was moved.
-    lifted = {place: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for place, fd in kept.items()}
+    end = _DOORS + len(start.doors)
+    lifted = {place: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, end) for place, fd in kept.items()}
     for place, fd in lifted.items():
         os.dup2(fd, place, inheritable=place <= 2)
-    for place in range(_WORKSPACE + 1):
+    for place in range(end):
         if place not in kept:
             _close(place)
-    os.closerange(_WORKSPACE + 1, 2**31 - 1)
+    os.closerange(end, 2**31 - 1)
 
 
 def _close(fd: int) -> None:
@@ -123,14 +134,11 @@ def _close(fd: int) -> None:
         pass
 
 
-def _wait_for(letter: bytes) -> None:
-    if os.read(_SYNC, 1) != letter:
-        raise OSError(0, "the launcher gave up")
-
-
 def _identity(start: Start) -> None:
     """Become the job's user, as soon as the launcher has written the map; keep capabilities."""
-    _wait_for(b"m")
+    if os.read(_SYNC, 1) != b"m":
+        raise OSError(0, "the launcher gave up")
+    os.close(_SYNC)
     privileges.keep_capabilities_over_uid_change()
     os.setresgid(UID, UID, UID)
     os.setresuid(UID, UID, UID)
@@ -161,23 +169,15 @@ def _hostname(start: Start) -> None:
     linux.setdomainname("(none)")
 
 
-def _network(start: Start) -> None:
-    """A namespace with nothing but a loopback that is down; anything else is not ours."""
-    names = [name for _, name in socket.if_nameindex()]
-    if any(name != "lo" for name in names) and not _only_dead_tunnels(names):
-        raise OSError(0, f"network interfaces are here: {names}")
-
-
-def _only_dead_tunnels(names: list[str]) -> bool:
-    """Old kernels put idle fallback tunnels into every new namespace."""
-    return all(n in {"lo", "tunl0", "sit0", "ip6tnl0", "gre0", "gretap0", "erspan0",
-                     "ip_vti0", "ip6_vti0", "ip6gre0"} for n in names)  # fmt: skip
+def _enter_cgroup(start: Start) -> None:
+    """Where we were not born in it. Late: what was set up until now is not charged to the job."""
+    for place in range(_DOORS, _DOORS + len(start.doors)):
+        os.write(place, b"0")
+        os.close(place)
 
 
 def _cgroup(start: Start) -> None:
     """Once we are in our cgroup, make it the root that we see: the host's path is in no file."""
-    _wait_for(b"g")
-    os.close(_SYNC)
     linux.unshare(linux.CLONE_NEWCGROUP)
 
 
@@ -237,7 +237,7 @@ STEPS: list[Step] = [
     ("workspace", _workspace),
     ("proc", _proc),
     ("hostname", _hostname),
-    ("network", _network),
+    ("cgroup attach", _enter_cgroup),
     ("cgroup namespace", _cgroup),
     ("sysctls", _sysctls),
     ("rlimits", _rlimits),
@@ -300,11 +300,10 @@ def _execute(argv: list[str], env: dict[str, str]) -> int:
     path = _find(words[0], env.get("PATH", ""))
     if path is None:
         return _cannot(argv[0], "not found", 127)
-    defaults = set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGXFSZ}
     try:
         program = os.posix_spawn(
             path, words, {os.fsencode(k): os.fsencode(v) for k, v in env.items()},
-            setsid=True, setsigmask=(), setsigdef=defaults,
+            setsid=True, setsigmask=(), setsigdef=_DEFAULT_SIGNALS,
         )  # fmt: skip
     except OSError as error:
         return _cannot(argv[0], os.strerror(error.errno or 0), 126)

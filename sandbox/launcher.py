@@ -14,6 +14,7 @@ Unasked: {"op": "hello", "walls"} at the start, {"op": "ended", "id", facts...} 
 """
 
 import fcntl
+import gc
 import json
 import os
 import select
@@ -24,7 +25,7 @@ import time
 from contextlib import ExitStack
 from typing import Any, Final
 
-from sandbox import cgroups, channel, inside, linux, privileges, seccomp, template
+from sandbox import cgroups, channel, inside, linux, privileges, template
 from sandbox.errors import SandboxError
 from sandbox.model import MIB, Limits
 
@@ -57,10 +58,9 @@ _NAMESPACES = (
     linux.CLONE_NEWUSER
     | linux.CLONE_NEWPID
     | linux.CLONE_NEWNS
-    | linux.CLONE_NEWNET
     | linux.CLONE_NEWIPC
     | linux.CLONE_NEWUTS
-)  # and the cgroup namespace, by the child, once it is in its cgroup
+)  # the network namespace is a slot, and the cgroup namespace comes once the child is in its cgroup
 
 
 def clamp(asked: object) -> Limits:
@@ -136,6 +136,45 @@ def _noswap_is_known() -> bool:
     return _noswap[0]
 
 
+class Networks:
+    """Network namespaces with nothing in them but a loopback that is down, used again and again.
+
+    Making one costs half a millisecond and the kernel seconds to take it down. They belong to the
+    machine's user namespace, so no job has a right over the one that it sits in: nothing can be
+    brought up or left behind, and its sockets die with it. Never two sandboxes in one.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[int] = []
+        self._home = self._make()  # where the launcher is: nowhere
+
+    def enter(self) -> int:
+        """Put ourselves, and so the next child, into a free one; the slot, to be given back."""
+        if not self._free:
+            self._free.append(self._make())
+        linux.setns(self._free[-1], linux.CLONE_NEWNET)
+        return self._free.pop()
+
+    def leave(self) -> None:
+        """Back to where no job is."""
+        linux.setns(self._home, linux.CLONE_NEWNET)
+
+    def give_back(self, slot: int) -> None:
+        """The sandbox in it is dead."""
+        self._free.append(slot)
+
+    def _make(self) -> int:
+        linux.unshare(linux.CLONE_NEWNET)
+        names = {name for _, name in socket.if_nameindex()}
+        if not names <= {"lo", *_IDLE_TUNNELS}:
+            raise OSError(0, f"a new network namespace has interfaces: {sorted(names)}")
+        return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+# Old tunnel drivers put one idle device each into every new namespace. Nobody can bring it up.
+_IDLE_TUNNELS = ("tunl0 sit0 ip6tnl0 gre0 gretap0 erspan0 ip_vti0 ip6_vti0 ip6gre0 teql0").split()
+
+
 class Child:
     """One sandbox that runs: what the launcher must remember to end it."""
 
@@ -146,6 +185,7 @@ class Child:
         self.limits = limits
         self.pidfd = -1
         self.pid = 0
+        self.network = -1
         self.cgroup: cgroups.Cgroup
         self.workspace: Workspace | None = None
         self.cause: str | None = None  # why we killed it
@@ -177,6 +217,7 @@ class Launcher:
         self._web = web
         self._parents = parents
         self._filter = program
+        self._networks = Networks()
         self._sysctl = os.open("/proc/sys/user", os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC)
         self._poll = select.poll()
         self._children: dict[int, Child] = {}  # by id
@@ -287,10 +328,18 @@ class Launcher:
                 go_read, go = os.pipe2(os.O_CLOEXEC)
                 always.callback(os.close, go_read)
                 always.callback(os.close, go)
+                doors = child.cgroup.doors()
+                for fd in doors:
+                    always.callback(os.close, fd)
+                step = "network namespace"
+                always.callback(self._networks.leave)
+                child.network = self._networks.enter()
+                undo.callback(self._networks.give_back, child.network)
                 step = "clone"
                 start = inside.Start(
                     kind, limits, self._filter, control, stdout, stderr, go_read,
                     self._sysctl, child.workspace.mount if child.workspace else -1, folder,
+                    tuple(doors),
                 )  # fmt: skip
                 child.pid, child.pidfd = linux.clone3(_NAMESPACES, child.cgroup.into)
                 if child.pid == 0:
@@ -300,10 +349,6 @@ class Launcher:
                 step = "uid map"
                 _write_map(child.pid, uid)
                 os.write(go, b"m")
-                # The child goes on while the attach waits for the kernel's grace period.
-                step = "cgroup attach"
-                child.cgroup.attach(child.pid)
-                os.write(go, b"g")
                 if child.workspace:
                     child.workspace.attached()
             except OSError as error:
@@ -374,7 +419,7 @@ class Launcher:
             "full": child.workspace.full() if child.workspace else [],
             "usage": list(usage),
         }
-        self._remove(child.cgroup)
+        self._networks.give_back(child.network)
         if child.workspace and not child.released:
             self._kept[child.id] = (child.uid, child.workspace)
         elif child.kind != "collect":  # whose uid is its run's
@@ -382,6 +427,7 @@ class Launcher:
             if child.workspace:
                 child.workspace.close()
         self._say(op="ended", id=child.id, **facts)
+        self._remove(child.cgroup)
 
     def _remove(self, cgroup: cgroups.Cgroup) -> None:
         if not cgroup.remove():
@@ -435,6 +481,29 @@ def _write_map(pid: int, uid: int) -> None:
             os.close(fd)
 
 
+def build_filter() -> bytes:
+    """The filter, built by a child: pyseccomp imports half of the standard library, with hooks
+    that run in every fork; in the launcher it would cost every sandbox half a millisecond.
+    """
+    read, write = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            from sandbox import seccomp
+
+            os.write(write, seccomp.build())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        program = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    if status != 0 or not program:
+        raise OSError(0, "the filter could not be built")
+    return program
+
+
 def main() -> None:
     """`python -I -m sandbox.launcher FD PARENTS`: the socket to web and the keeper's cgroups."""
     web = socket.socket(fileno=int(sys.argv[1]))
@@ -449,9 +518,10 @@ def main() -> None:
         step = "cgroup"
         parents = cgroups.Parents([cgroups.Parent(*row) for row in json.loads(sys.argv[2])])
         step = "seccomp build"
-        program = seccomp.build()
+        program = build_filter()
         step = "template"
         template.build()
+        step = "network namespace"
         launcher = Launcher(web, parents, program)
     except OSError as error:
         failure = {"op": "failed", "id": 0, "step": step, "errno": error.errno or 0}
@@ -464,6 +534,8 @@ def main() -> None:
         "steps": [name for name, _ in inside.STEPS],
     }
     channel.send(web, {"op": "hello", "id": 0, "walls": walls})
+    gc.collect()
+    gc.freeze()  # what is here stays: no child has to look at it, and so copy it
     launcher.serve()
 
 

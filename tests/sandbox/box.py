@@ -178,6 +178,17 @@ def tarred(*members: tuple[tarfile.TarInfo | str, bytes], mode: str = "w:gz") ->
     return buffer.getvalue()
 
 
+def launcher_descriptors(pid: int) -> int:
+    """How many it has open, but for the network namespaces that it keeps to use them again."""
+    count = 0
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            count += not os.readlink(fd).startswith("net:[")
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return count
+
+
 def job_processes() -> list[int]:
     """Every process with a uid from the range that jobs get, but for those of somebody else's
     living keeper: a server that runs on this machine meanwhile is no business of the tests."""

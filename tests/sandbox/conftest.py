@@ -9,7 +9,7 @@ import pytest
 
 from sandbox.keeper import WEB_UID
 from sandbox.launcher import FIRST_UID, UIDS
-from tests.sandbox.box import Box, job_processes, wait_until
+from tests.sandbox.box import Box, job_processes, launcher_descriptors, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def _state(box: Box | None) -> dict[str, object]:
         "sysctls": Path("/proc/sys/user/max_user_namespaces").read_text(),
     }
     if box is not None and box.process.poll() is None:
-        state["launcher descriptors"] = len(os.listdir(f"/proc/{box.process.pid}/fd"))
+        state["launcher descriptors"] = launcher_descriptors(box.process.pid)
         state["descriptors"] = len(os.listdir("/proc/self/fd"))
     return state
 

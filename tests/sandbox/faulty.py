@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from sandbox import cgroups, inside, launcher, linux, privileges, seccomp, template
+from sandbox import cgroups, inside, launcher, linux, privileges, template
 
 
 def fail(*_: Any, **__: Any) -> Any:
@@ -30,11 +30,11 @@ OUTSIDE: dict[str, tuple[object, str]] = {
     "pipes": (launcher, "_ends"),
     "clone": (linux, "clone3"),
     "uid map": (launcher, "_write_map"),
-    "cgroup attach": (cgroups.Cgroup, "attach"),
+    "network namespace": (launcher.Networks, "enter"),
 }
 AT_START: dict[str, tuple[object, str]] = {
     "privileges": (privileges, "check"),
-    "seccomp build": (seccomp, "build"),
+    "seccomp build": (launcher, "build_filter"),
     "template": (template, "build"),
 }
 

@@ -18,7 +18,13 @@ from sandbox import cgroups, channel
 from sandbox.launcher import PIPE_BYTES
 from sandbox.model import MIB, Limits
 from sandbox.runtimes import BASE_ENV
-from tests.sandbox.box import LAUNCHER, REPOSITORY, job_processes, wait_until
+from tests.sandbox.box import (
+    LAUNCHER,
+    REPOSITORY,
+    job_processes,
+    launcher_descriptors,
+    wait_until,
+)
 
 pytestmark = pytest.mark.core
 
@@ -272,11 +278,11 @@ def test_a_cause_is_cut_and_the_first_one_stands(wire: Wire) -> None:
 
 
 def test_a_launch_that_fails_is_answered_and_leaves_nothing(wire: Wire) -> None:
-    descriptors = len(os.listdir(f"/proc/{wire.process.pid}/fd"))
+    descriptors = launcher_descriptors(wire.process.pid)
     wire.web.send(wire.occupy(7))
     answer = wire.hear()
     assert (answer["op"], answer["id"], answer["step"]) == ("failed", 7, "cgroup")
-    assert len(os.listdir(f"/proc/{wire.process.pid}/fd")) == descriptors
+    assert launcher_descriptors(wire.process.pid) == descriptors
     wire.waiting(1)
 
 

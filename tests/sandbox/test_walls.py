@@ -25,7 +25,7 @@ from sandbox import policy
 from sandbox.launcher import FIRST_UID, UIDS
 from sandbox.model import Command
 from sandbox.runtimes import BASE_ENV, load
-from tests.sandbox.box import LAUNCHER, PYTHON, Box, Ran, wait_until
+from tests.sandbox.box import LAUNCHER, PYTHON, Box, Ran, launcher_descriptors, wait_until
 
 pytestmark = pytest.mark.core
 
@@ -166,9 +166,9 @@ def inner_pid(process: Process) -> int:
 @contextlib.contextmanager
 def settled(box: Box) -> Iterator[None]:
     """For jobs before a test: the launcher lets go of a run a moment after its result."""
-    before = len(descriptors(box.process.pid))
+    before = launcher_descriptors(box.process.pid)
     yield
-    assert wait_until(lambda: len(descriptors(box.process.pid)) == before)
+    assert wait_until(lambda: launcher_descriptors(box.process.pid) == before)
 
 
 @pytest.fixture(scope="module")
