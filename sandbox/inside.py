@@ -8,10 +8,8 @@ Theory of operation: see README.md. This file and what it imports (unpack, colle
 privileges, channel) is all of our code that runs near the untrusted program.
 """
 
-import fcntl
 import gc
 import json
-import mmap
 import os
 import resource
 import signal
@@ -28,9 +26,6 @@ from sandbox.template import WORK
 
 UID: Final = 1000  # inside; outside a uid that no other running job has
 HOST_NAME: Final = "sandrun"
-
-# Where a descriptor is from the first step on. Only 0-2 reach the program.
-_CONTROL, _FOLDER, _SYNC, _SYSCTL, _WORKSPACE, _DOORS = 3, 4, 5, 6, 7, 8
 
 # Kernel objects that a user namespace still charges to the machine: few, or none at all. Without
 # a user namespace of its own, and so without capabilities, a job can make no other namespace.
@@ -51,7 +46,7 @@ _DEFAULT_SIGNALS = sorted(
 
 
 class Start(NamedTuple):
-    """What the launcher hands to a new child; descriptors as they are numbered in the launcher."""
+    """What the launcher hands to a new child. The descriptors keep their numbers, all above 2."""
 
     kind: str  # "inspect", "run", "collect"
     limits: Limits
@@ -70,13 +65,12 @@ def main(start: Start) -> None:
     """Take every step, then the task. Never returns."""
     gc.disable()  # a collection would touch, and so copy, most of what we share with the launcher
     step = "start"
-    control = _socket(start.control)
+    # With family and kind told, or Python would ask the kernel for them.
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, start.control)
     try:
-        for step, do in STEPS:
+        for name, do in STEPS:
+            step = name
             do(start)
-            if step == "descriptors":
-                control.detach()
-                control = _socket(_CONTROL)
         step = start.kind
         TASKS[start.kind](control, start)
         os._exit(0)
@@ -91,11 +85,6 @@ def main(start: Start) -> None:
     os._exit(1)
 
 
-def _socket(fd: int) -> socket.socket:
-    """With family and kind told, or Python would ask the kernel for them."""
-    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
-
-
 def _say(control: socket.socket, message: channel.Message) -> None:
     try:
         channel.send(control, message)
@@ -107,38 +96,23 @@ def _say(control: socket.socket, message: channel.Message) -> None:
 
 
 def _descriptors(start: Start) -> None:
-    """Only what we need stays open, at fixed places; the launcher's other descriptors go first."""
+    """Only what we need stays open; the rest of what the launcher holds goes first of all."""
     null = os.open("/dev/null", os.O_RDONLY)
-    kept = {0: null, 1: start.stdout, 2: start.stderr, _CONTROL: start.control}
-    kept |= {_SYNC: start.sync, _SYSCTL: start.sysctl}
-    if start.workspace >= 0:
-        kept[_WORKSPACE] = start.workspace
-    if start.folder >= 0:
-        kept[_FOLDER] = start.folder
-    kept |= {_DOORS + index: fd for index, fd in enumerate(start.doors)}
-    # First above every place, so that none is overwritten before it was moved.
-    end = _DOORS + len(start.doors)
-    lifted = {place: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, end) for place, fd in kept.items()}
-    for place, fd in lifted.items():
-        os.dup2(fd, place, inheritable=place <= 2)
-    for place in range(end):
-        if place not in kept:
-            _close(place)
-    os.closerange(end, 2**31 - 1)
-
-
-def _close(fd: int) -> None:
-    try:
-        os.close(fd)
-    except OSError:
-        pass
+    for place, fd in enumerate((null, start.stdout, start.stderr)):
+        os.dup2(fd, place)  # these three are the program's; the others close when it is executed
+    kept = {start.control, start.sync, start.sysctl, start.workspace, start.folder, *start.doors}
+    low = 3
+    for fd in sorted(kept - {-1}):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, 2**31 - 1)
 
 
 def _identity(start: Start) -> None:
     """Become the job's user, as soon as the launcher has written the map; keep capabilities."""
-    if os.read(_SYNC, 1) != b"m":
+    if os.read(start.sync, 1) != b"m":
         raise OSError(0, "the launcher gave up")
-    os.close(_SYNC)
+    os.close(start.sync)
     privileges.keep_capabilities_over_uid_change()
     os.setresgid(UID, UID, UID)
     os.setresuid(UID, UID, UID)
@@ -152,8 +126,8 @@ def _workspace(start: Start) -> None:
     """One tmpfs, one size limit: /tmp and /dev/shm are its folders, and /job covers its root."""
     if start.workspace < 0:
         return
-    linux.attach(_WORKSPACE, WORK)
-    os.close(_WORKSPACE)
+    linux.attach(start.workspace, WORK)
+    os.close(start.workspace)
     for folder, target in (("tmp", "/tmp"), ("shm", "/dev/shm"), ("job", WORK)):
         linux.mount(f"{WORK}/{folder}", target, "", linux.MS_BIND)
 
@@ -171,9 +145,9 @@ def _hostname(start: Start) -> None:
 
 def _enter_cgroup(start: Start) -> None:
     """Where we were not born in it. Late: what was set up until now is not charged to the job."""
-    for place in range(_DOORS, _DOORS + len(start.doors)):
-        os.write(place, b"0")
-        os.close(place)
+    for fd in start.doors:
+        os.write(fd, b"0")
+        os.close(fd)
 
 
 def _cgroup(start: Start) -> None:
@@ -185,7 +159,7 @@ def _sysctls(start: Start) -> None:
     """Limits of our own user namespace; the same write from the launcher would be the host's."""
     for name, value in _SYSCTLS.items():
         try:
-            fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=_SYSCTL)
+            fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=start.sysctl)
         except FileNotFoundError:
             if name == "max_user_namespaces":
                 raise
@@ -194,7 +168,7 @@ def _sysctls(start: Start) -> None:
             os.write(fd, value.encode())
         finally:
             os.close(fd)
-    os.close(_SYSCTL)
+    os.close(start.sysctl)
 
 
 def _rlimits(start: Start) -> None:
@@ -257,8 +231,7 @@ def _orders(control: socket.socket, descriptors: int) -> tuple[dict[str, Any], l
         _, fds = channel.receive(control, descriptors + 1)
     except channel.ProtocolError:
         os._exit(0)  # web needs us no more
-    with mmap.mmap(fds[0], 0, prot=mmap.PROT_READ) as view:
-        orders = json.loads(view[:])
+    orders = json.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
     os.close(fds[0])
     return orders, fds[1:]
 
@@ -332,7 +305,7 @@ def _collect(control: socket.socket, start: Start) -> None:
     """Copy the outputs of a dead job into the store and say what they are: JSON on stdout."""
     orders, (store,) = _orders(control, 1)
     _say(control, {"started": True})
-    _print(collect.collect(_FOLDER, store, orders))
+    _print(collect.collect(start.folder, store, orders))
 
 
 def _print(value: object) -> None:

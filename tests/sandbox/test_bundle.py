@@ -27,8 +27,6 @@ from sandbox.runtimes import BASE_ENV
 from sandbox.unpack import MAX_DEPTH, MAX_JOB_JSON, MAX_MEMBERS, MAX_PATH_BYTES
 from tests.sandbox.box import Box, Ran, tarred
 
-pytestmark = pytest.mark.core
-
 END = bytes(1024)
 
 
@@ -178,6 +176,7 @@ print(json.dumps(sorted(found)))
 """
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_what_was_inspected_is_what_is_unpacked(box: Box, mode: str) -> None:
     noise = random.Random(1)
@@ -213,6 +212,7 @@ def test_loose_files_that_say_more_than_they_are_are_refused(box: Box) -> None:
         box.wait(box.arun(Command((("true",),), BASE_ENV), bundle=bundle))
 
 
+@pytest.mark.core
 def test_an_archive_larger_than_the_disk_is_refused_and_nothing_runs(box: Box) -> None:
     archive = tarred(("a", bytes(MIB)), ("b", bytes(MIB)), ("c", bytes(MIB)))
     bundle = Bundle("tar", channel.memfd("upload", archive), ())
@@ -302,6 +302,7 @@ def test_a_nul_in_a_pax_path_is_refused(box: Box) -> None:
     assert "relative" in refused(box, archive)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../x", "ok", "/", ".", "dangling", "link"])
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 def test_links_are_refused(box: Box, kind: bytes, target: str) -> None:

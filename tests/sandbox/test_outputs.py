@@ -20,8 +20,6 @@ from sandbox.collect import MAX_DEPTH, MAX_FILES
 from sandbox.model import MIB, Limits
 from tests.sandbox.box import PYTHON, Box, Ran, loose
 
-pytestmark = pytest.mark.core
-
 INPUT = {"in.txt": b"as it was", "data/in.bin": b"\0" * 100}
 PRELUDE = "import os, socket, stat, sys, time\ndef put(p, b=b'mine'): open(p, 'wb').write(b)\n"
 
@@ -55,6 +53,7 @@ def test_a_job_that_leaves_nothing_has_no_outputs(box: Box) -> None:
     assert ran.result.outputs.fd == -1 and whole(ran) == {}
 
 
+@pytest.mark.core
 def test_new_files_come_out_and_untouched_inputs_do_not(box: Box) -> None:
     code = "put('a.txt'); os.makedirs('x/y'); put('x/y/b', b''); open('in.txt').read()"
     assert left(box, code, files=INPUT) == {"a.txt": b"mine", "x/y/b": b""}
@@ -145,6 +144,7 @@ LINKS = {
 }  # fmt: skip
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("patterns", [(), ("**",), ("**/passwd", "root/**", "folder/"), ("*",)])
 def test_no_link_is_followed_or_listed(box: Box, patterns: tuple[str, ...]) -> None:
     code = "os.mkdir('real'); put('real/mine.txt')\n"
@@ -206,6 +206,7 @@ def test_a_work_directory_of_any_mode_is_collected(box: Box, mode: int) -> None:
     assert left(box, f"put('f'); os.chmod('/job', {mode})") == {"f": b"mine"}
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("mode", [0o000, 0o001, 0o200, 0o444])
 def test_a_file_of_any_mode_comes_out(box: Box, mode: int) -> None:
     assert left(box, f"put('f'); os.chmod('f', {mode})") == {"f": b"mine"}
@@ -313,6 +314,7 @@ def test_holes_that_are_more_than_the_disk_are_cut_off(box: Box) -> None:
 # --- large outputs and the store -------------------------------------------------------------
 
 
+@pytest.mark.core
 def test_a_full_disk_comes_out_byte_for_byte(box: Box) -> None:
     code = (
         "import random\n"
@@ -331,6 +333,7 @@ def test_a_full_disk_comes_out_byte_for_byte(box: Box) -> None:
     assert "disk" in ran.result.limits_hit
 
 
+@pytest.mark.core
 def test_the_store_is_sealed(box: Box) -> None:
     async def outputs() -> int:
         # Not box.python: it closes the store.
@@ -385,12 +388,14 @@ def test_a_job_that_was_cancelled_has_outputs(box: Box) -> None:
     assert ran.reason == "cancelled" and whole(ran) == {"a": b"1"}
 
 
+@pytest.mark.core
 def test_a_job_that_ran_out_of_memory_has_outputs(box: Box) -> None:
     code = "open('a', 'wb').write(b'1' * 1000); x = bytearray(b'x') * (1 << 30)"
     ran = box.python(code, memory_bytes=64 * MIB)
     assert ran.reason == "memory" and whole(ran) == {"a": b"1" * 1000}
 
 
+@pytest.mark.core
 def test_a_job_whose_files_filled_its_memory_has_outputs(box: Box) -> None:
     code = "f = open('a', 'wb', 0)\nwhile True: f.write(b'12345678' * 8192)"
     ran = box.python(code, memory_bytes=48 * MIB)
@@ -405,6 +410,7 @@ def test_a_job_that_ends_while_memory_is_full_has_outputs(box: Box) -> None:
     assert len(whole(ran)["a"]) == 40_000_000
 
 
+@pytest.mark.core
 def test_files_that_a_daemon_still_writes_stay_as_they_were_at_the_end(box: Box) -> None:
     code = (
         "if os.fork() == 0:\n"

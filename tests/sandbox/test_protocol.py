@@ -26,8 +26,6 @@ from tests.sandbox.box import (
     wait_until,
 )
 
-pytestmark = pytest.mark.core
-
 
 class Wire:
     """A launcher, and our end of its socket."""
@@ -153,6 +151,7 @@ def wire() -> Iterator[Wire]:
 MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("much", [10**18, 1e300, float("inf"), 10**400])
 def test_more_than_the_machine_has_is_clamped(wire: Wire, much: float) -> None:
     wire.waiting(1, limits=dict.fromkeys(Limits._fields, much))
@@ -178,6 +177,7 @@ def test_no_time_is_little_time_and_not_all_of_it(wire: Wire) -> None:
     assert (answer["op"], answer["cause"]) == ("ended", "timeout")
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("kind", ["inspect", "collect"])
 def test_our_own_tasks_have_limits_of_their_own(wire: Wire, kind: str) -> None:
     with wire.launch(1) as control:
@@ -197,6 +197,7 @@ def test_the_pipes_are_of_the_promised_size(wire: Wire) -> None:
 # --- hand-over -------------------------------------------------------------------------------
 
 
+@pytest.mark.core
 def test_limits_at_hand_over_are_in_force_and_the_program_runs(wire: Wire) -> None:
     with wire.launch(1, limits={"memory_bytes": 32 * MIB, "tasks": 3, "cpus": 0.5}) as control:
         assert channel.receive(control)[0] == {"ready": True}
@@ -211,6 +212,7 @@ def test_limits_at_hand_over_are_in_force_and_the_program_runs(wire: Wire) -> No
     assert wire.hear()["cause"] is None
 
 
+@pytest.mark.core
 def test_limits_can_also_become_less(wire: Wire) -> None:
     wire.waiting(1)
     wire.say(op="limits", id=1, limits={"memory_bytes": 24 * MIB, "tasks": 1, "cpus": 0.1})
@@ -226,6 +228,7 @@ def test_limits_at_hand_over_are_clamped_too(wire: Wire) -> None:
     assert memory <= MEMORY and tasks == 4097 and cpus == os.cpu_count()
 
 
+@pytest.mark.core
 def test_the_clocks_start_at_hand_over(wire: Wire) -> None:
     started = time.monotonic()
     with wire.launch(1) as control:
@@ -358,6 +361,7 @@ def test_a_descriptor_that_nobody_asked_for_ends_the_launcher(wire: Wire) -> Non
     assert wire.gone()
 
 
+@pytest.mark.core
 def test_a_web_that_closes_its_end_takes_everything_along(wire: Wire) -> None:
     for id in range(1, 4):
         wire.sleeper(id)
