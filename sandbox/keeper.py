@@ -10,6 +10,7 @@ for 1 when the launcher went first.
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -37,6 +38,9 @@ def main() -> None:
     if os.geteuid() != 0:
         sys.exit("Sandrun makes its sandboxes as root; start it with sudo.")
     os.umask(0o022)
+    # Launcher and web hold several descriptors a sandbox; what a job may have is its own limit.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         sys.exit(keep(sys.argv[2:]))
     except SandboxError as error:
