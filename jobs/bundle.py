@@ -20,6 +20,7 @@ Inspect = Callable[[int], Awaitable[Inspection]]
 FILES = 1000
 NAME_BYTES = 255  # of one component, as every Linux file system has it
 PATH_BYTES = 1024
+DEPTH = 64  # components, as in archives
 
 # Not 1970: zip files cannot say a date before 1980. Always the same: the same files, the same job.
 _MTIME_NS = 946_684_800 * 10**9  # 2000-01-01
@@ -73,10 +74,11 @@ async def _receive_archive(parts: Sequence[Part], inspect: Inspect) -> Upload:
     if len(parts) > 1:
         raise InvalidUpload("Send either one archive or loose files, not both")
     memory = await asyncio.to_thread(_copy, parts[0])
-    try:
-        found = await inspect(memory.fd)
-    except BundleRefused as refusal:
-        raise InvalidUpload(str(refusal)) from None
+    with memory.closed_on_error():
+        try:
+            found = await inspect(memory.fd)
+        except BundleRefused as refusal:
+            raise InvalidUpload(str(refusal)) from None
     return Upload(Bundle("tar", memory.fd, found.members), memory, found.job_json)
 
 
@@ -97,8 +99,9 @@ def _is_archive(part: Part, alone: bool) -> bool:
 
 def _copy(part: Part) -> MemoryFile:
     memory = MemoryFile()
-    memory.take(part.source, part.start, part.size)
-    return memory.seal()
+    with memory.closed_on_error():
+        memory.take(part.source, part.start, part.size)
+        return memory.seal()
 
 
 def _pack(parts: Sequence[Part]) -> Upload:
@@ -106,13 +109,15 @@ def _pack(parts: Sequence[Part]) -> Upload:
     if len(parts) > FILES:
         _refuse(f"more than {FILES} files; send a tar.gz")
     parts = [_unlist(part) for part in parts]
-    check_paths([part.name for part in parts])
+    parts = [part._replace(name=clean_path(part.name)) for part in parts]
+    check_places([part.name for part in parts])
     memory = MemoryFile()
-    members = tuple(_append(part, memory) for part in parts)
-    job_json = next(
-        (part.peek(MANIFEST_BYTES + 1) for part in parts if part.name == "job.json"), None
-    )
-    return Upload(Bundle("loose", memory.seal().fd, members), memory, job_json)
+    with memory.closed_on_error():
+        members = tuple(_append(part, memory) for part in parts)
+        job_json = next(
+            (part.peek(MANIFEST_BYTES + 1) for part in parts if part.name == "job.json"), None
+        )
+        return Upload(Bundle("loose", memory.seal().fd, members), memory, job_json)
 
 
 def _append(part: Part, memory: MemoryFile) -> Member:
@@ -138,10 +143,31 @@ def _unlist(part: Part) -> Part:
     return Part(name, part.source, part.start + found.end(), part.size - found.end())
 
 
-def check_paths(paths: Sequence[str]) -> None:
-    """A path is a place below the work directory and nothing else, and each is taken once."""
-    for path in paths:
-        _check_path(path)
+def clean_path(name: str) -> str:
+    """`name` without './' and doubled slashes, as in archives: a place below the work directory."""
+    try:
+        raw = name.encode()
+    except UnicodeEncodeError:
+        _refuse(f"the file name {_show(name)} is not UTF-8")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if len(raw) > PATH_BYTES or any(len(part.encode()) > NAME_BYTES for part in parts):
+        _refuse(f"the file name {_show(name)} is too long")
+    if name.startswith("/") or name.endswith(("/", "/.")) or not parts:
+        _refuse(f"the file name {_show(name)} is not the relative path of a file")
+    if ".." in parts:
+        _refuse(f"the file name {_show(name)} leads out of the work directory")
+    if len(parts) > DEPTH:
+        _refuse(f"the file name {_show(name)} lies more than {DEPTH} folders deep")
+    if "\\" in name:
+        _refuse(f"the file name {_show(name)} holds a backslash")
+    for char in name:
+        if not char.isprintable():
+            _refuse(f"the file name {_show(name)} holds the unprintable U+{ord(char):04X}")
+    return "/".join(parts)
+
+
+def check_places(paths: Sequence[str]) -> None:
+    """Each place is taken once."""
     taken = set(paths)
     if len(taken) != len(paths):
         _refuse("two files have the same name")
@@ -150,19 +176,6 @@ def check_paths(paths: Sequence[str]) -> None:
             path = path.rpartition("/")[0]
             if path in taken:
                 _refuse(f"{_show(path)} is both a file and a folder")
-
-
-def _check_path(path: str) -> None:
-    try:
-        raw = path.encode()
-    except UnicodeEncodeError:
-        _refuse(f"the file name {_show(path)} is not UTF-8")
-    if len(raw) > PATH_BYTES or any(len(part.encode()) > NAME_BYTES for part in path.split("/")):
-        _refuse(f"the file name {_show(path)} is too long")
-    if not path or any(part in ("", ".", "..") for part in path.split("/")):
-        _refuse(f"the file name {_show(path)} is not a relative path")
-    if "\\" in path or not path.isprintable():
-        _refuse(f"the file name {_show(path)} holds a backslash or a control character")
 
 
 def _show(name: str) -> str:

@@ -5,6 +5,7 @@ last descriptor, also when we are killed.
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 CHUNK = 1024 * 1024
 
@@ -14,7 +15,8 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 
 class MemoryFile:
     """Owns one memfd and closes it, at the latest when nobody holds the object any more: a request
-    may be cancelled between any two steps.
+    may be cancelled between any two steps. That can be late, since the traceback of an error holds
+    what its frames held, often in a cycle: `with` closes at the end of the block.
     """
 
     def __init__(self, fd: int | None = None) -> None:
@@ -63,6 +65,21 @@ class MemoryFile:
     def again(self) -> "MemoryFile":
         """The same bytes through a descriptor with its own life."""
         return MemoryFile(os.dup(self.fd))
+
+    def __enter__(self) -> "MemoryFile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Around the steps until somebody else owns it."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -22,9 +22,6 @@ def door(site: Site) -> Application:
     django = get_asgi_application()
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await send({"type": "websocket.close"})  # no socket is served yet
-            return
         scope[SCOPE_KEY] = site
         try:
             await django(scope, receive, send)

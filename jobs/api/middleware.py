@@ -48,13 +48,17 @@ class Guard:
         markcoroutinefunction(self)
 
     async def __call__(self, request: HttpRequest) -> HttpResponse:
+        handshake = "websocket" in request.META.get("HTTP_UPGRADE", "").lower()
         refused = refusal(
             request.method or "",
             request.META.get("HTTP_HOST", ""),
             request.META.get("HTTP_ORIGIN"),
             request.META.get("HTTP_SEC_FETCH_SITE"),
             site_of(request).hosts,
+            handshake,
         )
+        if handshake and not refused:
+            refused = Rejected("No WebSocket is served here")
         response = answer(refused) if refused else await self.get_response(request)
         for name, value in HEADERS.items():
             response.setdefault(name, value)
@@ -67,16 +71,23 @@ class Guard:
 
 
 def refusal(
-    method: str, host: str, origin: str | None, fetch_site: str | None, hosts: tuple[str, ...]
+    method: str,
+    host: str,
+    origin: str | None,
+    fetch_site: str | None,
+    hosts: tuple[str, ...],
+    handshake: bool = False,
 ) -> Rejected | None:
-    """Why a request with these headers is not for us, or None."""
+    """Why a request with these headers is not for us, or None. The `handshake` of a WebSocket is
+    a GET, but no browser hides from another web site what comes after it.
+    """
     name, _ = split_domain_port(host)
     if not name or not _is_ours(name, hosts):
         return Rejected(
             "This server does not know itself by that Host",
             "An operator adds names with SANDRUN_ALLOWED_HOSTS.",
         )
-    if method in _SAFE:
+    if method in _SAFE and not handshake:
         return None
     if origin is not None and not _is_same_host(origin, host):
         return Foreign("Requests from other web sites are refused")

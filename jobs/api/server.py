@@ -10,14 +10,15 @@ log, and errors that happen below Django look like the others.
 import asyncio
 import io
 import json
+import re
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 from daphne.http_protocol import HTTPFactory, WebRequest
 from daphne.server import Server as DaphneServer
-from daphne.ws_protocol import WebSocketFactory
 from twisted.internet import defer, interfaces
 from twisted.internet import reactor as installed_reactor
 from twisted.logger import globalLogBeginner
@@ -39,8 +40,9 @@ Application = Callable[..., Awaitable[None]]
 IDLE_SECONDS = 20  # a connection that asks nothing
 LINGER_SECONDS = 5  # for a refused client to stop sending and read why
 CONNECTIONS = 2000
-WEBSOCKET_BYTES = 64 * 1024  # of one incoming message
 STOP_SECONDS = 0.5  # for answers that are on their way when we stop
+
+_ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
 class Channel(TwistedChannel):
@@ -60,9 +62,15 @@ class Channel(TwistedChannel):
         return config
 
     def dataReceived(self, data: bytes) -> None:
+        if self.refused:
+            return  # read only so that the client comes to read why
         if self._deadline is None and not self._handlingRequest:
             self._arm(self.config.head_seconds, self._late)
         super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        if not self.refused:  # more lines may have come with the one that was at fault
+            super().lineReceived(line)
 
     def allHeadersReceived(self) -> None:
         self._arm(self.config.body_seconds, self._late)
@@ -84,26 +92,35 @@ class Channel(TwistedChannel):
         """Answer now, take no more, and let the client read why before we hang up."""
         if not self.refused:
             self.refused = True
+            for request in self.requests:
+                request.drop_body()
             self.transport.write(_bare_response(status, sentence, reason))
             self.transport.loseWriteConnection()  # a close while bytes come would lose the answer
             self._arm(LINGER_SECONDS, self.transport.abortConnection)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        if not self.refused:
-            self.refused = True
-            self.transport.write(_bare_response(400, "Bad request", "invalid_request"))
-        self.loseConnection()
+        """Twisted's, for whatever is wrong with a head; the two counts tell which."""
+        if (
+            self._receivedHeaderSize > self.totalHeadersSize
+            or self._receivedHeaderCount > self.maxHeaders
+        ):
+            self._refuse_headers()
+        else:
+            self.refuse(400, "Bad request", "invalid_request")
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        self._respondToBadRequestAndDisconnect()
+        if self._receivedHeaderSize == 0:  # no line before it
+            most = self.totalHeadersSize // 1024
+            self.refuse(414, f"The URL is longer than {most} KiB", "too_large")
+        else:
+            self._refuse_headers()
+
+    def _refuse_headers(self) -> None:
+        most = f"{self.totalHeadersSize // 1024} KiB or {self.maxHeaders} headers"
+        self.refuse(431, f"The head of the request has more than {most}", "too_large")
 
     def _late(self) -> None:
-        self._deadline = None
-        if not self.refused:
-            self.refused = True
-            sentence = "The request took too long to arrive"
-            self.transport.write(_bare_response(408, sentence, "timeout"))
-        self.loseConnection()
+        self.refuse(408, "The request took too long to arrive", "timeout")
 
     def _arm(self, seconds: float, act: Callable[[], object]) -> None:
         self._disarm()
@@ -136,6 +153,7 @@ class Request(WebRequest):
     """One request: its body counted into memory, its answer written through a Gate."""
 
     body: MemoryFile | None = None
+    received = 0  # bytes of the body that the server counts
     gate: Gate | None = None
     _parsePOSTFormSubmission = False  # Twisted would parse uploads with its e-mail parser
 
@@ -144,27 +162,39 @@ class Request(WebRequest):
         self._parsePOSTFormSubmission = False
 
     def gotLength(self, length: int | None) -> None:
-        self.received = 0
         self.content = io.BytesIO()  # stays empty: what reads the body reads `body`
         if length is not None and length > self.channel.config.upload_bytes:
             self._refuse_body()
         elif length != 0:
             self.body = MemoryFile()
 
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        headers = self.requestHeaders
+        if found := _ABSOLUTE.fullmatch(path):  # RFC 9112, 3.2.2: it says more than Host
+            path = found[2] if found[2].startswith(b"/") else b"/" + found[2]
+            if len(headers.getRawHeaders(b"Host", ())) == 1:
+                headers.setRawHeaders(b"Host", [found[1]])
+        if upgrade := headers.getRawHeaders(b"Upgrade"):
+            # At "websocket" Daphne would give the connection to Autobahn, past our bounds and the
+            # Guard. This list means the same, and the Guard refuses it.
+            headers.setRawHeaders(b"Upgrade", [b",".join(upgrade) + b","])
+        super().requestReceived(command, path, version)
+
+    def setResponseCode(self, code: int, message: bytes | None = None) -> None:
+        super().setResponseCode(code, message or _phrase(code))  # Twisted does not know 429
+
     def handleContentChunk(self, data: bytes) -> None:
         if self.channel.refused or self.body is None:
             return
-        self.received += len(data)
-        if self.received > self.channel.config.upload_bytes:
+        if self.received + len(data) > self.channel.config.upload_bytes:
             self._refuse_body()
         elif not self.server.may_receive(len(data)):
-            self.body = None
             self.channel.refuse(503, "Too many uploads at once", "busy")
         else:
+            self.received += len(data)
             self.body.write(data)
 
     def _refuse_body(self) -> None:
-        self.body = None
         self.requestHeaders.removeHeader(b"Expect")  # or "100 Continue" would follow the answer
         error = too_large(self.channel.config.upload_bytes)
         self.channel.refuse(413, error.sentence, error.reason)
@@ -188,9 +218,14 @@ class Request(WebRequest):
     def _let_go(self) -> None:
         if self.producer:
             self.unregisterProducer()
-        received, self.received = getattr(self, "received", 0), 0
-        self.server.receiving -= received
-        self.body = None
+        self.drop_body()
+
+    def drop_body(self) -> None:
+        self.server.receiving -= self.received
+        self.received = 0
+        if self.body is not None:
+            self.body.close()
+            self.body = None
 
     def basic_error(self, status: int, status_text: bytes, body: str) -> None:
         sentence = status_text.decode("ascii")
@@ -233,13 +268,7 @@ class Server(DaphneServer):
         config: Config,
         close: Callable[[], Awaitable[None]],
     ) -> None:
-        super().__init__(
-            application,
-            endpoints=["a socket that listens already"],
-            server_name="",
-            websocket_max_message_size=WEBSOCKET_BYTES,
-            websocket_max_frame_size=WEBSOCKET_BYTES,
-        )
+        super().__init__(application, endpoints=["a socket that listens already"], server_name="")
         self.config = config
         self.receiving = 0  # bytes of uploads that are not with the engine yet
         self.connections: dict[Any, dict[str, Any]] = {}
@@ -249,13 +278,6 @@ class Server(DaphneServer):
 
     def run(self) -> None:
         """Daphne's, but for the listener and the factory; returns when all is closed."""
-        self.ws_factory = WebSocketFactory(self, server=None)
-        self.ws_factory.setProtocolOptions(
-            autoPingTimeout=self.ping_timeout,
-            openHandshakeTimeout=self.websocket_handshake_timeout,
-            maxMessagePayloadSize=self.websocket_max_message_size,
-            maxFramePayloadSize=self.websocket_max_frame_size,
-        )
         globalLogBeginner.beginLoggingTo(  # Twisted would log the addresses of clients
             [_report_failures], redirectStandardIO=False, discardBuffer=True
         )
@@ -275,8 +297,10 @@ class Server(DaphneServer):
     def create_application(self, protocol: Any, scope: Scope) -> Any:
         if isinstance(protocol, Request):
             scope["root_path"] = ""  # Daphne believes a header that any client may send
-            if protocol.body is not None:
+            if protocol.method == b"POST" and protocol.body is not None:
                 scope[BODY_KEY], protocol.body = protocol.body, None
+            else:
+                protocol.drop_body()  # nobody reads it, and the answer may take long
         return super().create_application(protocol, scope)
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
@@ -326,12 +350,15 @@ def _bare_response(status: int, sentence: str, reason: str) -> bytes:
     headers = _headers() | {"Content-Length": str(len(body)), "Connection": "close"}
     if status == 503:
         headers["Retry-After"] = "5"
-    phrase = http.RESPONSES[status].decode()
     lines = [
-        f"HTTP/1.1 {status} {phrase}",
+        f"HTTP/1.1 {status} {_phrase(status).decode()}",
         *(f"{name}: {value}" for name, value in headers.items()),
     ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+def _phrase(status: int) -> bytes:
+    return HTTPStatus(status).phrase.encode()
 
 
 def _headers() -> dict[str, str]:

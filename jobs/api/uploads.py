@@ -33,15 +33,20 @@ class Form(NamedTuple):
 
 
 def body_of(request: Any, limit_bytes: int) -> MemoryFile:
-    """The body of `request`. Our server hands it over; any other one lets us read it."""
+    """The body of `request`, for the caller to close. Our server hands it over; any other one lets
+    us read it.
+    """
+    if request.META.get("HTTP_CONTENT_ENCODING", "identity").strip().lower() != "identity":
+        raise UnsupportedUpload("The body is compressed (Content-Encoding); send it as it is")
     body = request.scope.get(BODY_KEY)
     if body is None:
         body = MemoryFile()
-        while piece := request.read(CHUNK):
-            body.write(piece)
+        with body.closed_on_error():
+            while piece := request.read(CHUNK):
+                body.write(piece)
+            if body.size > limit_bytes:
+                raise too_large(limit_bytes)
     assert isinstance(body, MemoryFile)
-    if body.size > limit_bytes:
-        raise too_large(limit_bytes)
     return body
 
 

@@ -88,10 +88,10 @@ async def not_found(request: HttpRequest) -> HttpResponse:
 @rated
 async def submit(request: HttpRequest) -> HttpResponse:
     site = site_of(request)
-    body = body_of(request, site.config.upload_bytes)
-    site.engine.admit(body.size)
-    form = await asyncio.to_thread(read_form, body, request.META.get("CONTENT_TYPE", ""))
-    job = await _take(site, form)
+    with body_of(request, site.config.upload_bytes) as body:
+        site.engine.admit(body.size)
+        form = await asyncio.to_thread(read_form, body, request.META.get("CONTENT_TYPE", ""))
+        job = await _take(site, form)
     return reply(wire.submitted(site.engine, job), 200, {"Location": f"/status/{job.id}"})
 
 
@@ -99,10 +99,11 @@ async def _take(site: Site, form: Form) -> Job:
     """The Job that `form` asks for. The manifest is read first: its faults are cheap to find."""
     asked = manifest.read(form.manifest) if form.manifest is not None else None
     upload = await bundle.receive(form.files, site.engine.runner.inspect)
-    if asked is None:
-        asked = manifest.read(upload.job_json or b"{}")
-    bounds = manifest.Bounds(site.config.timeout_seconds, site.config.memory_mb)
-    return site.engine.submit(asked.settle(upload.paths, site.runtimes, bounds), upload)
+    with upload.memory.closed_on_error():
+        if asked is None:
+            asked = manifest.read(upload.job_json or b"{}")
+        bounds = manifest.Bounds(site.config.timeout_seconds, site.config.memory_mb)
+        return site.engine.submit(asked.settle(upload.paths, site.runtimes, bounds), upload)
 
 
 @methods("GET")
@@ -194,12 +195,17 @@ def _asked_path(request: Any, name: str) -> str:
 
 def _wait_seconds(request: HttpRequest) -> int:
     text = request.GET.get("wait", "0")
-    if not re.fullmatch(r"[0-9]{1,6}", text):
+    if not re.fullmatch(r"[0-9]+", text):
         raise Rejected("wait must be a whole number of seconds")
-    return min(int(text), WAIT_SECONDS)
+    return min(int(text.lstrip("0")[:9] or "0"), WAIT_SECONDS)  # the first 9 digits say enough
 
 
 def _accepts(request: HttpRequest, kind: str) -> bool:
-    """True when `kind` is asked for by name; */* is everybody's and means nothing."""
-    accepted = request.META.get("HTTP_ACCEPT", "").lower()
-    return any(item.split(";")[0].strip() == kind for item in accepted.split(","))
+    """True when `kind` is asked for by name, and not with q=0, which asks for anything else; */* is
+    everybody's and means nothing.
+    """
+    for item in request.META.get("HTTP_ACCEPT", "").lower().split(","):
+        name, *parameters = (word.strip() for word in item.split(";"))
+        if name == kind:
+            return not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
+    return False

@@ -1,24 +1,28 @@
 """The HTTP reference, endpoint by endpoint, over a FakeRunner."""
 
 import asyncio
+import gc
 import io
 import json
+import os
 import unittest
 from typing import Any
 from urllib.parse import unquote
 
 from django.core.cache import caches
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.test import AsyncClient
+from django.test import AsyncClient, AsyncRequestFactory
 
 from jobs.api.site import SCOPE_KEY, Interpreter, Site
-from jobs.api.views import disposition
+from jobs.api.views import _wait_seconds, disposition
 from jobs.conf import Config
 from jobs.engine import Engine
+from jobs.errors import Full
 from sandbox import runtimes
 from sandbox.errors import BundleRefused, SandboxError
 from sandbox.model import Inspection, Member
 from tests.fakes import FakeRunner, ManualClock
+from tests.jobs.wired import held
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
@@ -102,6 +106,15 @@ class Server(ApiCase):
         for path in ("/static/frontend/page.js", "/static/frontend/style.css"):
             self.assertIn(path, text)
             self.assertEqual((await self.client.get(path)).status_code, 200)
+
+    async def test_a_page_that_is_not_wanted(self) -> None:
+        for accept, kind in (
+            ("text/html;q=0", "application/json"),
+            ("text/html; Q=0.000, */*", "application/json"),
+            ("application/json;q=0, text/html;level=1;q=0.1", "text/html; charset=utf-8"),
+        ):
+            response = await self.client.get("/", headers={"accept": accept})
+            self.assertEqual(response["Content-Type"], kind, accept)
 
     async def test_static_files_are_a_closed_list(self) -> None:
         for name in ("", "../views.py", "frontend/../../views.py", "/etc/passwd", "frontend", "x"):
@@ -190,6 +203,15 @@ class Submitting(ApiCase):
             response = await self.client.post("/submit", "{}", content_type=kind)
             self.assertEqual(response.status_code, 415)
 
+    async def test_a_body_that_is_compressed(self) -> None:
+        for encoding, status in (("gzip", 415), ("br, identity", 415), ("Identity", 200)):
+            response = await self.client.post(
+                "/submit", {"files": self.file()}, headers={"content-encoding": encoding}
+            )
+            self.assertEqual(response.status_code, status)
+            if status == 415:
+                self.assertIn("Content-Encoding", response.json()["error"])
+
     async def test_hostile_file_names(self) -> None:
         for name in ('filename="../x"', 'filename="/x"', 'filename="a\tb"', 'filename=".."'):
             body = (
@@ -200,6 +222,69 @@ class Submitting(ApiCase):
             )
             self.assertEqual(response.status_code, 400, name)
         self.assertEqual(len(self.engine.store), 0)
+
+
+class Memory(ApiCase):
+    """What an upload holds is given back at once, not when the garbage is collected."""
+
+    hold = True
+
+    async def asyncSetUp(self) -> None:
+        await super().asyncSetUp()
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.before = held(os.getpid())
+
+    async def refuse(self, status: int, *files: io.BytesIO, manifest: Any = None) -> None:
+        await self.submit(manifest, status, files=list(files))
+        self.assertEqual(held(os.getpid()), self.before)
+
+    async def test_refused_loose_files(self) -> None:
+        await self.refuse(400, self.file("a.py"), self.file("b.py"))
+        await self.refuse(400, self.file(), self.file("job.json", b"{"))
+        await self.refuse(400, self.file(), self.file("a\\b"))
+        await self.refuse(400, self.file(), manifest={"entrypoint": "x"})
+        await self.refuse(400, self.file(), manifest="{")
+
+    async def test_refused_archives(self) -> None:
+        for error, status in ((BundleRefused("damaged"), 400), (SandboxError("mount", 13), 503)):
+            self.runner.inspection = error
+            await self.refuse(status, self.file("job.tar.gz", b"\x1f\x8b"))
+
+    async def test_refused_by_the_engine(self) -> None:
+        self.runner.alive = False
+        await self.refuse(503, self.file())
+        self.engine.admit = lambda upload_bytes: None  # type: ignore[method-assign]
+
+        def submit(*args: object) -> None:
+            raise Full("The queue is full", 10)
+
+        self.engine.submit = submit  # type: ignore[assignment, method-assign]
+        await self.refuse(503, self.file())
+
+    async def test_an_upload_that_nobody_waits_for(self) -> None:
+        inspected = asyncio.Event()
+
+        async def inspect(archive: int) -> Inspection:
+            inspected.set()
+            await asyncio.Event().wait()
+            raise AssertionError("never reached")
+
+        self.runner.inspect = inspect  # type: ignore[method-assign]
+        asking = asyncio.create_task(self.submit(files=self.file("job.tar.gz", b"\x1f\x8b")))
+        await asyncio.wait_for(inspected.wait(), 5)
+        self.assertEqual(len(held(os.getpid())), len(self.before) + 2)
+        asking.cancel()
+        await asyncio.wait((asking,))
+        self.assertEqual(held(os.getpid()), self.before)
+
+    async def test_an_accepted_one_is_held_once_and_until_the_end(self) -> None:
+        body = await self.submit(files=self.file(content=bytes(12_345)))
+        self.assertEqual(held(os.getpid()), sorted([*self.before, 12_345]))
+        self.runner.release()
+        await asyncio.wait_for(self.engine.store.find(body["job_id"]).over.wait(), 5)
+        self.assertEqual(held(os.getpid()), self.before)
 
 
 class TooMuch(ApiCase):
@@ -282,9 +367,15 @@ class Watching(ApiCase):
 
     async def test_wait_must_be_a_number(self) -> None:
         job_id = await self.run_one()
-        for wait in ("x", "-1", "1e3", "", "9" * 30):
+        for wait in ("x", "-1", "1e3", "", "1.5", "%2b1", "\u0661"):
             await self.get(f"/status/{job_id}?wait={wait}", 400)
-        await self.get(f"/status/{job_id}?wait=99999")
+        for wait in ("0", "000", "99999", "9999999", "9" * 5000):
+            await self.get(f"/status/{job_id}?wait={wait}")
+
+    def test_a_longer_wait_is_the_longest(self) -> None:
+        for wait, seconds in (("", 0), ("7", 7), ("0" * 20 + "7", 7), ("9" * 5000, 60)):
+            request = AsyncRequestFactory().get("/", {"wait": wait} if wait else {})
+            self.assertEqual(_wait_seconds(request), seconds)
 
     async def test_too_many_query_parameters(self) -> None:
         await self.get(f"/status/{await self.run_one()}?" + "a&" * 5000, 400)
@@ -305,6 +396,7 @@ class Watching(ApiCase):
         response = await self.client.get(f"/logs/{job_id}?stream=stderr")
         self.assertEqual(response.content, b"<script>")
         await self.get(f"/logs/{job_id}?stream=x", 400)
+        self.assertIn("stdout", await self.get(f"/logs/{job_id}", accept="text/plain;q=0"))
 
     async def test_a_large_log_comes_in_pieces_with_its_gap_told(self) -> None:
         self.runner.stdout = ("é" * (8 << 20)).encode()
@@ -554,6 +646,25 @@ class Guarded(ApiCase):
                 self.assertEqual(response.status_code, 403)
                 self.assertEqual(response.json()["reason"], "foreign_origin")
         self.assertEqual(len(self.engine.store), 0)
+
+    async def test_websockets_are_refused_as_requests_are(self) -> None:
+        job_id = await self.run_one()
+        own = {"origin": "http://localhost:8443", "sec-fetch-site": "same-origin"}
+        for path in ("/", f"/logs/{job_id}", "/nope"):
+            for headers, status in (
+                (own, 400),
+                ({}, 400),
+                ({"origin": "http://evil.example"}, 403),
+                ({"origin": "null"}, 403),
+                ({"sec-fetch-site": "cross-site"}, 403),
+            ):
+                for upgrade in ("websocket", "WebSocket", "h2c, websocket,"):
+                    await self.get(path, status, upgrade=upgrade, **headers)
+        self.client.host = "evil.example"
+        body = await self.get("/", 400, upgrade="websocket")
+        self.assertIn("Host", body["error"])
+        self.client.host = "localhost"
+        await self.get("/health", upgrade="h2c")
 
     async def test_our_own_page_and_programs_can_submit(self) -> None:
         for headers in (

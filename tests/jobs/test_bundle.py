@@ -11,6 +11,7 @@ from jobs import bundle
 from jobs.bundle import Part, Upload
 from jobs.errors import InvalidUpload, Rejected, UnsupportedUpload
 from jobs.memory import MemoryFile
+from sandbox import unpack
 from sandbox.errors import BundleRefused
 from sandbox.model import Inspection, Member
 
@@ -123,9 +124,11 @@ class Receiving(unittest.IsolatedAsyncioTestCase):
             "..",
             ".",
             "a/../b",
-            "a//b",
+            "./../a",
+            "./",
             "a/",
-            "./a",
+            "a/.",
+            "//a",
             "a\r\nX: y",
             "a\0b",
             "a\\b",
@@ -140,6 +143,30 @@ class Receiving(unittest.IsolatedAsyncioTestCase):
                 error = await self.refuse(part(name))
                 self.assertTrue(error.sentence.isprintable())
                 self.assertLess(len(error.sentence), 200)
+
+    async def test_names_are_cleaned_as_in_archives(self) -> None:
+        upload = await self.receive(part("./a.py"), part("a//b.py"), part("././c/./d"))
+        self.assertEqual(upload.paths, ["a.py", "a/b.py", "c/d"])
+        await self.refuse(part("./a"), part("a"))
+
+    async def test_the_sentence_says_what_is_wrong_with_a_name(self) -> None:
+        for name, words in (
+            ("/a", "'/a' is not the relative path of a file"),
+            ("a/../b", "'a/../b' leads out of the work directory"),
+            ("\u202egnp.py", "'?gnp.py' holds the unprintable U+202E"),
+            ("a\tb", "'a?b' holds the unprintable U+0009"),
+            ("a\\b", "holds a backslash"),
+            ("a/" * 64 + "b", "lies more than 64 folders deep"),
+            ("\udcff", "is not UTF-8"),
+            ("x" * 256, "is too long"),
+        ):
+            with self.subTest(ascii(name[:20])):
+                self.assertIn(words, (await self.refuse(part(name))).sentence)
+
+    async def test_loose_files_lie_as_deep_as_those_of_archives(self) -> None:
+        self.assertEqual(bundle.DEPTH, unpack.MAX_DEPTH)
+        deep = "a/" * (bundle.DEPTH - 1) + "b"
+        self.assertEqual((await self.receive(part(deep))).paths, [deep])
 
     async def test_two_files_in_one_place(self) -> None:
         await self.refuse(part("a"), part("a"))

@@ -2,10 +2,17 @@
 
 import json
 import re
+import socket
 import time
 import unittest
+from http import HTTPStatus
 from urllib.request import urlopen
 
+import msgspec
+from twisted.internet.testing import StringTransport
+
+from jobs.api.server import Channel, Factory, Server
+from jobs.conf import Config
 from tests.jobs.wired import Wired, read_all, readable
 
 MIB = 1024 * 1024
@@ -78,9 +85,6 @@ class Bodies(unittest.TestCase):
                 b"GARBAGE\r\n\r\n",
                 b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
                 b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-                get("/", "X: " + "a" * 20_000),
-                get("/", *(f"X-{n}: a" for n in range(200))),
-                get("/" + "a" * 17_000),
                 get("/", "Content-Length: abc"),
                 get("/", "Content-Length: 1", "Transfer-Encoding: chunked"),
                 get("/", "X: a\x0bb"),
@@ -94,17 +98,154 @@ class Bodies(unittest.TestCase):
                     self.assertIn("error", body_of(answer))
                     self.assertIn(b"X-Content-Type-Options: nosniff", answer)
                     self.assertNotRegex(answer, rb"(?i)server:|daphne|twisted|django|traceback")
-            answer = server.ask(
-                get(
-                    "/stream/x",
-                    "Upgrade: websocket",
-                    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-                    "Sec-WebSocket-Version: 13",
-                ).replace(b"Connection: close", b"Connection: Upgrade")
-            )
-            self.assertEqual(status_of(answer), 403)
-            self.assertNotRegex(answer, rb"(?i)server:|daphne|autobahn")
         self.assertEqual((server.process.returncode, server.out, server.err), (0, "", ""))
+
+    def test_what_is_too_long_is_said(self) -> None:
+        with Wired() as server:
+            for raw, status, word in (
+                (get("/" + "a" * 17_000), 414, "URL"),
+                (get("/" + "a" * 4_000_000), 414, "URL"),  # read on, or a reset hides the answer
+                (get("/", "X: " + "a" * 17_000), 431, "head"),
+                (get("/", "X: " + "a" * 4_000_000), 431, "head"),
+                (get("/", *(f"X-{n}: " + "a" * 1000 for n in range(20))), 431, "16 KiB"),
+                (get("/", *(f"X-{n}: a" for n in range(200))), 431, "100 headers"),
+                (get("/", *(f"X-{n}: a" for n in range(200))) * 3, 431, "100 headers"),
+            ):
+                with self.subTest(raw[:40]):
+                    answer = server.ask(raw)
+                    self.assertEqual(status_of(answer), status)
+                    self.assertEqual(answer.count(b"HTTP/1.1"), 1)
+                    body = body_of(answer)
+                    self.assertEqual(body["reason"], "too_large")
+                    self.assertIn(word, str(body["error"]))
+        self.assertEqual((server.process.returncode, server.out, server.err), (0, "", ""))
+
+
+class Refusals(unittest.TestCase):
+    def test_a_refused_upload_is_gone_when_the_answer_is_there(self) -> None:
+        several = form(bytes(8 * MIB)).replace(b"main.py", b"a.bin")[: -len(b"--xYx--\r\n")]
+        several += form(b"").replace(b"main.py", b"b.bin")
+        with Wired() as server:
+            for _ in range(4):
+                answer = server.ask(post(several, length=len(several)))
+                self.assertEqual(body_of(answer)["error"], "No entrypoint specified")
+                self.assertEqual(server.held(), [])
+
+    def test_a_body_that_is_cut_off_by_an_error_is_gone(self) -> None:
+        with Wired() as server, server.connect() as client:
+            chunk = b"10000\r\n" + bytes(0x10000) + b"\r\nnonsense\r\n"
+            client.sendall(post(chunk, "Transfer-Encoding: chunked"))
+            self.assertEqual(status_of(read_all(client)), 400)
+            self.assertEqual(server.held(), [])
+
+    def test_each_status_has_its_phrase(self) -> None:
+        with Wired(submit_rate="1/d", head_seconds=1, upload_bytes=MIB) as server:
+            bad = post(b"x", length=1)
+            for raw, status in (
+                (post(b"x", "Content-Encoding: gzip", length=1), 415),
+                (bad, 429),
+                (post(b"", length=2 * MIB), 413),
+                (get("/" + "a" * 17_000), 414),
+                (get("/", "X: " + "a" * 17_000), 431),
+                (b"GET /", 408),
+                (get("/submit"), 405),
+                (get("/nope"), 404),
+            ):
+                phrase = server.ask(raw).split(b"\r\n", 1)[0].decode()
+                self.assertEqual(phrase, f"HTTP/1.1 {status} {HTTPStatus(status).phrase}")
+
+    def test_websockets_hold_nothing(self) -> None:
+        handshake = (
+            "Upgrade: websocket",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Version: 13",
+        )
+        with Wired() as server:
+            for headers, status in ((handshake, 400), ((*handshake, "Origin: http://x"), 403)):
+                for path in ("/", "/health", "/stream/x"):
+                    raw = get(path, *headers, f"Content-Length: {MIB}")
+                    raw = raw.replace(b"Connection: close", b"Connection: Upgrade")
+                    with server.connect() as client:
+                        client.sendall(raw + bytes(MIB))
+                        answer = client.recv(65536)
+                        self.assertEqual(status_of(answer), status)
+                        self.assertIn(b"X-Content-Type-Options: nosniff", answer)
+                        self.assertNotRegex(answer, rb"(?i)server:|daphne|autobahn")
+                        keep = get("/health")  # the connection is still ours
+                        client.sendall(keep)
+                        self.assertEqual(status_of(read_all(client)), 200)
+                        self.assertEqual(server.held(), [])
+        self.assertEqual((server.process.returncode, server.err), (0, ""))
+
+
+class Counting(unittest.TestCase):
+    """The bytes of all uploads together, as the server counts them."""
+
+    def send(self, server: Server, raw: bytes) -> Channel:
+        channel = Factory(server).buildProtocol(None)
+        assert channel
+        channel.makeConnection(Wire())
+        channel.dataReceived(raw)
+        self.addCleanup(channel.connectionLost, None)
+        return channel
+
+    def test_refused_and_cut_off_bodies_are_counted_out(self) -> None:
+        config = Config(upload_bytes=64 * 1024)
+        with socket.socket() as listener:
+            server = Server(never, listener, config, never)
+        channel = self.send(server, post(bytes(1000), length=2000))
+        self.assertEqual(server.receiving, 1000)
+        chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+        for raw in (chunk * 2, chunk + b"nonsense\r\n"):
+            self.send(server, post(raw, "Transfer-Encoding: chunked"))
+            self.assertEqual(server.receiving, 1000)
+        server.config = msgspec.structs.replace(config, held_bytes=1000)
+        self.send(server, post(b"x", length=2))
+        self.assertEqual(server.receiving, 1000)
+        channel.connectionLost(None)
+        self.assertEqual(server.receiving, 0)
+
+
+class Wire(StringTransport):
+    def loseWriteConnection(self) -> None:
+        pass
+
+
+async def never(*args: object, **kwargs: object) -> None:
+    raise AssertionError("nothing is asked of Django here")
+
+
+class Targets(unittest.TestCase):
+    def test_a_whole_url_is_its_path_and_its_host(self) -> None:
+        evil = ("Host: evil.example", "Connection: close")
+        with Wired() as server:
+            for target, headers, status in (
+                ("http://localhost/health", (), 200),
+                ("HTTP://LOCALHOST:1/health?x=1", (), 200),
+                ("http://localhost/submit", (), 405),
+                ("http://localhost", (), 200),
+                ("http://localhost?x=/nope", (), 200),
+                ("http://localhost//health", (), 404),
+                ("http://localhost/health", evil, 200),  # RFC 9112: the Host header means nothing
+                ("http://evil.example/health", (), 400),
+                ("http://localhost@evil.example/health", (), 400),
+                ("http://evil.example#@localhost/health", (), 400),
+                ("http:///health", (), 400),
+                ("http://localhost/health", ("Connection: close",), 400),
+                ("http://localhost/health", (*evil, "Host: localhost"), 400),
+                ("ftp://localhost/health", (), 404),
+            ):
+                with self.subTest(target):
+                    raw = get(target)
+                    if headers:
+                        raw = "\r\n".join((f"GET {target} HTTP/1.1", *headers, "", "")).encode()
+                    self.assertEqual(status_of(server.ask(raw)), status)
+
+    def test_a_foreign_site_stays_foreign(self) -> None:
+        raw = post(form(b"x"), "Origin: http://evil.example", length=len(form(b"x")))
+        with Wired() as server:
+            answer = server.ask(raw.replace(b" /submit", b" http://localhost/submit"))
+            self.assertEqual(status_of(answer), 403)
 
 
 class Deadlines(unittest.TestCase):

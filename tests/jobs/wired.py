@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -59,10 +60,24 @@ class Wired:
             client.sendall(raw)
             return read_all(client)
 
+    def held(self) -> list[int]:
+        """Bytes of each MemoryFile that the server has open."""
+        return held(self.process.pid)
+
     def peak_rss(self) -> int:
         """Bytes of memory that the server ever had in use."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def held(pid: int) -> list[int]:
+    """Bytes of each MemoryFile that a process has open."""
+    sizes = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if str(fd.readlink()).startswith("/memfd:sandrun"):
+                sizes.append(fd.stat().st_size)
+    return sorted(sizes)
 
 
 def read_all(client: socket.socket) -> bytes:
