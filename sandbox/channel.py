@@ -66,7 +66,8 @@ def receive(end: socket.socket, descriptors: int = 0) -> tuple[Message, list[int
         if len(received) > descriptors:
             raise ProtocolError("a packet carries too many descriptors")
         try:
-            message = json.loads(packet)
+            # Decoded here: json would guess other encodings, whose tables the launcher cannot load.
+            message = json.loads(packet.decode())
         except (ValueError, RecursionError) as error:
             raise ProtocolError("a packet is no JSON") from error
         if not isinstance(message, dict):

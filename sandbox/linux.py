@@ -99,10 +99,16 @@ def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
     if cgroup >= 0:
         args.flags |= CLONE_INTO_CGROUP
         args.cgroup = cgroup
-    pid = _check(_syscall(_NR_CLONE3, ctypes.byref(args), ctypes.sizeof(args)), "clone3")
+    # As os.fork() does: newer interpreters hold locks over a fork, which the child then owns.
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = _syscall(_NR_CLONE3, ctypes.byref(args), ctypes.sizeof(args))
     if pid == 0:
         ctypes.pythonapi.PyOS_AfterFork_Child()
         return 0, -1
+    error = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(error, f"clone3: {os.strerror(error)}")
     return pid, pidfd.value
 
 

@@ -166,6 +166,7 @@ STUBBORN = {
 }  # fmt: skip
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("way", STUBBORN)
 def test_nothing_outlives_the_time_out(box: Box, way: str) -> None:
     ran = run(box, STUBBORN[way], wall_seconds=SHORT)
@@ -353,6 +354,7 @@ def test_children_that_nobody_waits_for_count_as_tasks(box: Box) -> None:
     assert said(run(box, code, tasks=12)) == [11, "EAGAIN"]
 
 
+@pytest.mark.heavy
 def test_orphans_by_the_thousand_are_reaped(box: Box) -> None:
     """Pid 1 reaps them: otherwise the twelfth would be the last. It may lag behind a little."""
     code = (
@@ -613,6 +615,7 @@ def test_a_task_that_is_cancelled_twice_leaves_nothing(box: Box) -> None:
 # --- many, and what is reported --------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_twenty_jobs_at_once_are_all_right(box: Box) -> None:
     async def twenty() -> list[Ran]:
         return await asyncio.gather(
