@@ -28,6 +28,10 @@ ENVIRONMENT = {
 TAIL = 4000  # characters of output that an error shows
 
 
+# The guest has one CPU, and every system call in it is several switches between processes here:
+# on one CPU of ours these cost a quarter of what they cost across two.
+ONE_CPU = ("taskset", "--cpu-list", str(max(os.sched_getaffinity(0))))
+
 # Standard input ends when we do, even killed: then nothing of the guest may stay.
 GUARD = """
 exec 3<&0 </dev/null
@@ -127,7 +131,7 @@ def _boot(exchange: Path, init: Path, memory: str, timeout: float, option: str) 
         open(theirs, "rb") as lifeline,
     ):
         guest = subprocess.Popen(
-            ["sh", "-c", GUARD, "guard", exchange, directory, *kernel],
+            [*ONE_CPU, "sh", "-c", GUARD, "guard", exchange, directory, *kernel],
             env={"PATH": ENVIRONMENT["PATH"], "HOME": str(exchange), "TMPDIR": directory},
             cwd=exchange,
             stdin=lifeline,
