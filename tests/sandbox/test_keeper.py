@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -28,16 +28,19 @@ def running(script: str) -> Iterator[dict[str, int]]:
     keeper = subprocess.Popen(
         [*RUN, "--", "sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+    pids = {"keeper": keeper.pid}
     try:
         assert wait_until(lambda: len(job_processes()) >= 3, 10 * SLOW), "the job did not start"
-        pids = {"keeper": keeper.pid}
         for pid in _children(keeper.pid):
             words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
             pids["launcher" if "sandbox.launcher" in words else "web"] = pid
         yield pids
     finally:
-        keeper.kill()
-        keeper.communicate()
+        # Whoever outlived the keeper, which some test is about to report, holds its pipes open.
+        for pid in {keeper.pid, *pids.values()}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        keeper.communicate(timeout=10)
 
 
 def _children(parent: int) -> list[int]:
