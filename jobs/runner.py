@@ -56,14 +56,15 @@ class SandboxRunner:
     async def run(self, job: Job) -> Result:
         manifest = job.manifest
         runtime = self._runtimes[manifest.interpreter]
+        limits = Limits(
+            memory_bytes=manifest.memory_mb * MIB,
+            cpu_seconds=manifest.cpu_seconds,
+            wall_seconds=manifest.timeout,
+        )
         return await self._sandbox.run(
-            runtime.command(manifest.entrypoint, manifest.args, manifest.env),
+            runtime.command(manifest.entrypoint, manifest.args, manifest.env, limits),
             job.bundle,
-            Limits(
-                memory_bytes=manifest.memory_mb * MIB,
-                cpu_seconds=manifest.cpu_seconds,
-                wall_seconds=manifest.timeout,
-            ),
+            limits,
             stdin=manifest.stdin.encode(),
             patterns=manifest.outputs,
             on_output=job.log.append,

@@ -31,8 +31,12 @@ _ETC = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 # Of the machine's own /etc only what programs in /usr link to: the linker's cache, the chosen
-# alternatives (numpy finds its BLAS there), and configuration that runtimes read.
-_COPIED = ("ld.so.cache", "alternatives", "python3*", "java-*-openjdk", "perl", "mime.types")
+# alternatives (numpy finds its BLAS there), and configuration that runtimes read. Of PHP only the
+# command line's: what its servers read can hold passwords.
+_COPIED = (
+    "ld.so.cache", "alternatives", "python3*", "java-*-openjdk", "perl", "mime.types", "R",
+    "fonts", "php/*/cli", "php/*/mods-available",
+)  # fmt: skip
 
 
 def build() -> None:
@@ -74,7 +78,9 @@ def _etc(root: str) -> None:
         Path(f"{root}/etc/{name}").write_text(text)
     for pattern in _COPIED:
         for source in Path("/etc").glob(pattern):
-            _copy(source, Path(f"{root}/etc") / source.name)
+            target = Path(f"{root}/etc") / source.relative_to("/etc")
+            target.parent.mkdir(0o755, parents=True, exist_ok=True)
+            _copy(source, target)
 
 
 def _copy(source: Path, target: Path) -> None:

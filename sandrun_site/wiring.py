@@ -10,8 +10,8 @@ from jobs.engine import Engine
 from jobs.memory import MemoryFile
 from jobs.runner import SandboxRunner
 from sandbox import runtimes
-from sandbox.model import EXIT, MIB, Bundle, Command, Limits
-from sandbox.runtimes import BASE_ENV, Runtime
+from sandbox.model import EXIT, MIB, Bundle, Limits
+from sandbox.runtimes import Runtime
 from sandbox.sandbox import Sandbox
 
 PROBE_LIMITS = Limits(memory_bytes=512 * MIB, wall_seconds=20)
@@ -54,7 +54,7 @@ async def _version(sandbox: Sandbox, runtime: Runtime) -> str | None:
     nothing = MemoryFile().seal()
     try:
         result = await sandbox.run(
-            Command((runtime.probe,), {**BASE_ENV, **runtime.env}),
+            runtime.version_command(PROBE_LIMITS),
             Bundle("loose", nothing.fd, ()),
             PROBE_LIMITS,
             on_output=lambda stream, data: printed.extend(data[: 4096 - len(printed)]),

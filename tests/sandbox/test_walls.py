@@ -23,7 +23,7 @@ import pytest
 
 from sandbox import policy
 from sandbox.launcher import FIRST_UID, UIDS
-from sandbox.model import Command
+from sandbox.model import Command, Limits
 from sandbox.runtimes import BASE_ENV, load
 from tests.sandbox.box import LAUNCHER, PYTHON, Box, Ran, launcher_descriptors, wait_until
 
@@ -598,7 +598,8 @@ def test_the_environment_is_the_documented_one_and_nothing_more() -> None:
         box.close()
     assert b"SANDRUN_CANARY" in launcher
     seen = dict(pair.split("=", 1) for pair in ran.text.split("\0")[:-1])
-    assert seen == {**BASE_ENV, **PYTHON.env}
+    assert seen == PYTHON.environment(Limits())
+    assert seen.keys() == BASE_ENV.keys() | PYTHON.env.keys()
     assert set(BASE_ENV) == {"PATH", "HOME", "LANG"}
     assert bare.code == 127  # without PATH nothing is found; and nobody guesses one
 
