@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, NoReturn
 
-from jobs.errors import InvalidUpload, UnsupportedUpload
+from jobs.errors import InvalidUpload
 from jobs.manifest import MANIFEST_BYTES
 from jobs.memory import MemoryFile
 from sandbox.errors import BundleRefused
@@ -25,8 +25,9 @@ DEPTH = 64  # components, as in archives
 # Not 1970: zip files cannot say a date before 1980. Always the same: the same files, the same job.
 _MTIME_NS = 946_684_800 * 10**9  # 2000-01-01
 
-_ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_ARCHIVES = (".tar.gz", ".tgz", ".zip", ".tar")
 _GZIP = b"\x1f\x8b"
+_ZIP = (b"PK\3\4", b"PK\5\6")  # the latter is an empty one
 _USTAR = (257, b"ustar")
 
 # The one-file form of the earlier web page and MCP server.
@@ -60,7 +61,9 @@ class Upload(NamedTuple):
 
 
 async def receive(parts: Sequence[Part], inspect: Inspect) -> Upload:
-    """The Upload that `parts` are. Raises Rejected; SandboxError when the inspection failed."""
+    """The Upload that `parts` are, whose bytes move: the body is of no use after. Raises Rejected;
+    SandboxError when the inspection failed.
+    """
     if not parts:
         raise InvalidUpload(
             "No files uploaded", "Send at least one form part named 'files' with a file name."
@@ -73,31 +76,31 @@ async def receive(parts: Sequence[Part], inspect: Inspect) -> Upload:
 async def _receive_archive(parts: Sequence[Part], inspect: Inspect) -> Upload:
     if len(parts) > 1:
         raise InvalidUpload("Send either one archive or loose files, not both")
-    memory = await asyncio.to_thread(_copy, parts[0])
+    memory = await asyncio.to_thread(_move, parts[0])
     with memory.closed_on_error():
         try:
             found = await inspect(memory.fd)
         except BundleRefused as refusal:
             raise InvalidUpload(str(refusal)) from None
-    return Upload(Bundle("tar", memory.fd, found.members), memory, found.job_json)
+    return Upload(Bundle("archive", memory.fd, found.members), memory, found.job_json)
 
 
 def _is_archive(part: Part, alone: bool) -> bool:
     """By the name; by the first bytes where the name says nothing. Refuses what only seems one."""
     name = part.name.lower()
-    if name.endswith(".zip"):
-        raise UnsupportedUpload("zip uploads come later; send a tar.gz")
     head = part.peek(512)
     if head.startswith(_LISTED):
         return False  # the old page calls this job.tar.gz
-    gzip = head.startswith(_GZIP)
+    gzip, zip_ = head.startswith(_GZIP), head.startswith(_ZIP)
     tar = head[_USTAR[0] :].startswith(_USTAR[1])
     if name.endswith(_ARCHIVES[:2]) and not gzip:
         raise InvalidUpload(f"{_show(part.name)} is not a gzip-compressed tar archive")
-    return name.endswith(_ARCHIVES) or (alone and "." not in name and (gzip or tar))
+    if name.endswith(".zip") and not zip_:
+        raise InvalidUpload(f"{_show(part.name)} is not a zip archive")
+    return name.endswith(_ARCHIVES) or (alone and "." not in name and (gzip or zip_ or tar))
 
 
-def _copy(part: Part) -> MemoryFile:
+def _move(part: Part) -> MemoryFile:
     memory = MemoryFile()
     with memory.closed_on_error():
         memory.take(part.source, part.start, part.size)
@@ -107,22 +110,22 @@ def _copy(part: Part) -> MemoryFile:
 def _pack(parts: Sequence[Part]) -> Upload:
     """Loose files, one after another."""
     if len(parts) > FILES:
-        _refuse(f"more than {FILES} files; send a tar.gz")
+        _refuse(f"more than {FILES} files; send a tar.gz or zip")
     parts = [_unlist(part) for part in parts]
     parts = [part._replace(name=clean_path(part.name)) for part in parts]
     check_places([part.name for part in parts])
+    job_json = next(
+        (part.peek(MANIFEST_BYTES + 1) for part in parts if part.name == "job.json"), None
+    )
     memory = MemoryFile()
     with memory.closed_on_error():
         members = tuple(_append(part, memory) for part in parts)
-        job_json = next(
-            (part.peek(MANIFEST_BYTES + 1) for part in parts if part.name == "job.json"), None
-        )
         return Upload(Bundle("loose", memory.seal().fd, members), memory, job_json)
 
 
 def _append(part: Part, memory: MemoryFile) -> Member:
     digest = hashlib.sha256()
-    for chunk in part.source.chunks(part.start, part.size):
+    for chunk in part.source.spend(part.start, part.size):
         digest.update(chunk)
         memory.write(chunk)
     return Member(part.name, part.size, _MTIME_NS, 0o644, digest.hexdigest())

@@ -2,15 +2,15 @@
 last descriptor, also when we are killed.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sandbox import channel, linux
+
 CHUNK = 1024 * 1024
 
 _NOEXEC_SEAL = 0x8  # MFD_NOEXEC_SEAL, Linux 6.3; without it newer kernels write a line to dmesg
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 class MemoryFile:
@@ -51,14 +51,36 @@ class MemoryFile:
             yield piece
             start += len(piece)
 
+    def spend(self, start: int, size: int) -> Iterator[bytes]:
+        """As `chunks`, and each piece is gone from here when the next is asked for: what moves an
+        upload to another MemoryFile needs no second memory for it.
+        """
+        with self.again() as ours:  # see take
+            for begin, length in _ranges(start, size):
+                if not (piece := ours.read(begin, length)):
+                    break
+                yield piece
+                linux.punch(ours.fd, begin, len(piece))
+
     def take(self, source: "MemoryFile", start: int, size: int) -> None:
-        """Append bytes [start, start + size) of `source`; they do not pass through Python."""
-        while size > 0 and (moved := os.sendfile(self.fd, source.fd, start, size)):
-            start, size = start + moved, size - moved
+        """Move bytes [start, start + size) of `source` to our end; they do not pass through Python,
+        and are gone from `source` piece by piece.
+        """
+        # Through a descriptor of our own: a client that hangs up closes the body at any time, and
+        # its number would be another memory's at once.
+        with source.again() as theirs:
+            for begin, length in _ranges(start, size):
+                end = begin + length
+                while begin < end:
+                    moved = os.sendfile(self.fd, theirs.fd, begin, end - begin)
+                    if not moved:
+                        return  # `source` is shorter
+                    linux.punch(theirs.fd, begin, moved)
+                    begin += moved
 
     def seal(self) -> "MemoryFile":
         """Make the bytes final, for us and for whoever receives the descriptor."""
-        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+        channel.seal(self.fd)
         os.lseek(self.fd, 0, os.SEEK_SET)
         return self
 
@@ -88,6 +110,15 @@ class MemoryFile:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _ranges(start: int, size: int) -> Iterator[tuple[int, int]]:
+    """Pieces (start, size) that meet where pages do: a page is freed when all of it is given up."""
+    end = start + size
+    while start < end:
+        length = min(CHUNK - start % CHUNK, end - start)
+        yield start, length
+        start += length
 
 
 def _new() -> int:

@@ -33,9 +33,10 @@ def collect(folder: int, store: int, orders: dict[str, Any]) -> dict[str, Any]:
     wanted = matcher(orders["patterns"]) if orders["patterns"] else None
     inputs = {path: (size, mtime_ns) for path, size, mtime_ns, *_ in orders["members"]}
     files: list[list[Any]] = []
+    too_deep: list[str] = []
     left, listing, truncated = orders["max_bytes"], 0, False
     try:
-        for path, status, parent, name in _walk(folder):
+        for path, status, parent, name in _walk(folder, too_deep):
             if wanted is None:
                 if inputs.get(path) == (status.st_size, status.st_mtime_ns):
                     continue  # as it was uploaded
@@ -52,11 +53,14 @@ def collect(folder: int, store: int, orders: dict[str, Any]) -> dict[str, Any]:
     except _Capped:
         truncated = True
     channel.seal(store)
-    return {"files": files, "truncated": truncated}
+    return {"files": files, "truncated": truncated or bool(too_deep)}
 
 
-def _walk(top: int) -> Iterator[tuple[str, os.stat_result, int, str]]:
-    """Regular files in a stable order: path, stat, the open parent and the name in it."""
+def _walk(top: int, too_deep: list[str]) -> Iterator[tuple[str, os.stat_result, int, str]]:
+    """Regular files in a stable order: path, stat, the open parent and the name in it.
+
+    A folder that lies too deep is left out, and named in `too_deep`; the others are not.
+    """
     deadline = time.monotonic() + SECONDS
     visited = 0
 
@@ -80,7 +84,8 @@ def _walk(top: int) -> Iterator[tuple[str, os.stat_result, int, str]]:
                 yield prefix + name, status, folder, name
             elif stat.S_ISDIR(status.st_mode):
                 if depth == MAX_DEPTH:
-                    raise _Capped
+                    too_deep.append(name)
+                    continue
                 child = _open(name, folder, os.O_DIRECTORY, status.st_mode)
                 try:
                     yield from below(child, f"{prefix}{name}/", depth + 1)

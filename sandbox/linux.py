@@ -7,6 +7,7 @@ the lock as its parent held it.
 
 import ctypes
 import os
+from collections.abc import Mapping
 from typing import Final
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -46,6 +47,8 @@ _MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID: Final = 0x2
 MOUNT_ATTR_NODEV: Final = 0x4
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_FALLOC_FL_KEEP_SIZE = 0x1
+_FALLOC_FL_PUNCH_HOLE = 0x2
 
 # Numbers of x86-64 and of the generic table (arm64), where they differ.
 _X86 = os.uname().machine == "x86_64"
@@ -173,6 +176,26 @@ def detached_tmpfs(options: dict[str, str | None], attributes: int) -> int:
         os.close(context)
 
 
+_noswap: list[bool] = []
+
+
+def noswap_is_known() -> bool:
+    """Whether this kernel's tmpfs has `noswap` (Linux 6.4); asked once, by trying."""
+    if not _noswap:
+        try:
+            os.close(detached_tmpfs({"noswap": None}, 0))
+            _noswap.append(True)
+        except OSError:
+            _noswap.append(False)
+    return _noswap[0]
+
+
+def memory_tmpfs(options: Mapping[str, str]) -> int:
+    """A detached tmpfs that never goes to a swap device, where the kernel can promise that."""
+    noswap: dict[str, str | None] = {"noswap": None} if noswap_is_known() else {}
+    return detached_tmpfs({**options, **noswap}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+
+
 def attach(mount_fd: int, target: str) -> None:
     """Put a detached mount at `target` of our own mount namespace."""
     _check(
@@ -180,6 +203,15 @@ def attach(mount_fd: int, target: str) -> None:
             _NR_MOVE_MOUNT, mount_fd, b"", _AT_FDCWD, target.encode(), _MOVE_MOUNT_F_EMPTY_PATH
         ),
         f"move_mount {target}",
+    )
+
+
+def punch(fd: int, offset: int, size: int) -> None:
+    """fallocate(2): give back the memory of these bytes, which then read as zeros."""
+    mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+    _check(
+        _libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(size)),
+        "fallocate",
     )
 
 

@@ -49,7 +49,7 @@ class Bundle(NamedTuple):
     """The uploaded files in a memfd: `form` says how its bytes are laid out.
 
     "loose": the members' bytes one after another, in the order of `members`.
-    "tar":   the archive as it was uploaded (plain or gzip); `members` came from inspect().
+    "archive": a zip, tar or tar.gz as it was uploaded; `members` came from inspect().
     """
 
     form: str

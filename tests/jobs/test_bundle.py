@@ -6,10 +6,11 @@ import io
 import os
 import tarfile
 import unittest
+import zipfile
 
 from jobs import bundle
 from jobs.bundle import Part, Upload
-from jobs.errors import InvalidUpload, Rejected, UnsupportedUpload
+from jobs.errors import InvalidUpload, Rejected
 from jobs.memory import MemoryFile
 from sandbox import unpack
 from sandbox.errors import BundleRefused
@@ -29,6 +30,14 @@ def tar() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("main.py"), io.BytesIO())
+    return buffer.getvalue()
+
+
+def zipped(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
     return buffer.getvalue()
 
 
@@ -58,13 +67,18 @@ class Receiving(unittest.IsolatedAsyncioTestCase):
             ("JOB.TGZ", gzip.compress(b"anything")),
             ("job.tar", tar()),
             ("job.tar", b"no tar at all"),
+            ("job.zip", zipped("main.py")),
+            ("src/JOB.Zip", b"PK\3\4 and no zip at all"),
+            ("empty.zip", zipped()),
             ("blob", gzip.compress(b"x")),
             ("blob", tar()),
+            ("blob", zipped("main.py")),
+            ("blob", zipped()),
         ):
             with self.subTest(name):
                 upload = await self.receive(part(name, content))
                 self.assertEqual(self.inspected.pop(), content)
-                self.assertEqual(upload.bundle.form, "tar")
+                self.assertEqual(upload.bundle.form, "archive")
                 self.assertEqual(upload.bundle.members, MEMBERS)
                 self.assertEqual(upload.job_json, b"{}")
                 self.assertEqual(upload.memory.read(0, 1 << 20), content)
@@ -102,14 +116,33 @@ class Receiving(unittest.IsolatedAsyncioTestCase):
     async def test_a_compressed_file_beside_others_is_data(self) -> None:
         upload = await self.receive(part("main.py"), part("data.csv.gz", gzip.compress(b"x")))
         self.assertEqual(upload.paths, ["main.py", "data.csv.gz"])
-        self.assertEqual((await self.receive(part("x.gz", gzip.compress(b"x")))).paths, ["x.gz"])
+        for name, content in (
+            ("x.gz", gzip.compress(b"x")),
+            ("book.xlsx", zipped("sheet")),
+            ("job.zip.bak", zipped("main.py")),
+            ("zip", b"PK are two letters"),
+        ):
+            self.assertEqual((await self.receive(part(name, content))).paths, [name])
+        upload = await self.receive(part("main.py"), part("model", zipped("weights")))
+        self.assertEqual(upload.paths, ["main.py", "model"])
 
     async def test_what_is_no_archive_but_is_called_one(self) -> None:
-        await self.refuse(part("job.tar.gz", b"print(1)"))
-        self.assertIsInstance(await self.refuse(part("job.zip", b"PK\3\4")), UnsupportedUpload)
+        for name, content, kind in (
+            ("job.tar.gz", b"print(1)", "gzip-compressed tar"),
+            ("job.zip", b"print(1)", "zip"),
+            ("job.zip", b"", "zip"),
+            ("job.zip", gzip.compress(b"x"), "zip"),
+            ("job.zip", b"PK\7\x08PK\3\4", "zip"),
+        ):
+            with self.subTest(name, content=content):
+                error = await self.refuse(part(name, content))
+                self.assertIsInstance(error, InvalidUpload)
+                self.assertIn(f"'{name}' is not a {kind} archive", error.sentence)
 
     async def test_an_archive_beside_other_files(self) -> None:
-        await self.refuse(part("job.tar.gz", gzip.compress(b"x")), part("main.py"))
+        for archive in (part("job.tar.gz", gzip.compress(b"x")), part("job.zip", zipped("a"))):
+            error = await self.refuse(archive, part("main.py"))
+            self.assertIn("either one archive or loose files", error.sentence)
 
     async def test_no_file(self) -> None:
         self.assertEqual((await self.refuse()).sentence, "No files uploaded")

@@ -10,13 +10,17 @@ import hashlib
 import json
 import os
 import random
+import re
+import shutil
 import struct
 import tarfile
 import time
+import zipfile
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,7 +28,7 @@ from sandbox import channel
 from sandbox.errors import BundleRefused
 from sandbox.model import MIB, Bundle, Command, Inspection, Member
 from sandbox.runtimes import BASE_ENV
-from sandbox.unpack import MAX_DEPTH, MAX_JOB_JSON, MAX_MEMBERS, MAX_PATH_BYTES
+from sandbox.unpack import MAX_DEPTH, MAX_JOB_JSON, MAX_MEMBERS, MAX_PATH_BYTES, _unix_time
 from tests.sandbox.box import Box, Ran, tarred
 
 END = bytes(1024)
@@ -43,7 +47,7 @@ def paths(inspection: Inspection) -> list[str]:
 
 def run(box: Box, archive: bytes, *argv: str, members: tuple[Member, ...] = ()) -> Ran:
     """Run a command over an archive as it was uploaded."""
-    bundle = Bundle("tar", channel.memfd("upload", archive), members)
+    bundle = Bundle("archive", channel.memfd("upload", archive), members)
     return box.wait(box.arun(Command((argv,), BASE_ENV), bundle=bundle))
 
 
@@ -215,7 +219,7 @@ def test_loose_files_that_say_more_than_they_are_are_refused(box: Box) -> None:
 @pytest.mark.core
 def test_an_archive_larger_than_the_disk_is_refused_and_nothing_runs(box: Box) -> None:
     archive = tarred(("a", bytes(MIB)), ("b", bytes(MIB)), ("c", bytes(MIB)))
-    bundle = Bundle("tar", channel.memfd("upload", archive), ())
+    bundle = Bundle("archive", channel.memfd("upload", archive), ())
     said: list[str] = []
     with pytest.raises(BundleRefused, match="No space left on device"):
         box.wait(
@@ -543,7 +547,7 @@ DAMAGED: dict[str, Callable[[], bytes]] = {
     "only folders": lambda: tarred((info("a", **FOLDER), b""), (info("a/b", **FOLDER), b"")),
     "random bytes": lambda: random.Random(4).randbytes(100_000),
     "random bytes in gzip": lambda: gz(random.Random(5).randbytes(100_000)),
-    "a zip": lambda: b"PK\x03\x04" + bytes(1000),
+    "a zip's magic alone": lambda: b"PK\x03\x04" + bytes(1000),
     "text": lambda: b"print(42)\n" * 200,
     "gzip cut in the header": lambda: gz(GOOD)[:8],
     "gzip cut in the middle": lambda: gz(GOOD)[: len(gz(GOOD)) // 2],
@@ -638,13 +642,13 @@ def test_a_mutated_archive_is_read_or_refused_and_never_our_fault(box: Box, seed
 def test_refused_uploads_disturb_no_job_beside_them(box: Box) -> None:
     # A refused sandbox's descriptors are closed, and their numbers are other jobs' at once.
     faults: list[dict[str, Any]] = []
-    bad = Bundle("tar", channel.memfd("bad", b"no archive"), ())
+    bad = Bundle("archive", channel.memfd("bad", b"no archive"), ())
 
     async def refuse() -> None:
         for _ in range(15):
             with pytest.raises(BundleRefused):
                 await box.sandbox.inspect(bad.fd)
-            copy = Bundle("tar", os.dup(bad.fd), ())
+            copy = Bundle("archive", os.dup(bad.fd), ())
             with pytest.raises(BundleRefused):
                 await box.arun(Command((("true",),), BASE_ENV), bundle=copy)
 
@@ -682,3 +686,632 @@ def test_what_was_inspected_of_mutated_archives_is_what_is_unpacked(box: Box) ->
         assert json.loads(ran.text) == sorted(map(list, inspection.members))
         compared += 1
     assert compared > 5
+
+
+# --- zip -------------------------------------------------------------------------------------
+#
+# By hand, since writers that behave cannot say one thing in front of a member and another in the
+# table at the end, or two members over the same bytes.
+
+
+class Zipped(NamedTuple):
+    """One member: what is packed, and what its two headers claim about it."""
+
+    name: bytes | str
+    content: bytes = b""
+    method: int = 8
+    flags: int = 0x800  # the name is UTF-8
+    mode: int = 0o100644
+    maker: int = 3
+    when: tuple[int, int] = (0, 0x21)  # DOS time and date: 1980-01-01
+    packed: bytes | None = None
+    size: int | None = None
+    crc: int | None = None
+    extra: bytes = b""
+    offset: int | None = None  # of a header that somebody else has
+    table: dict[str, int] = {}  # noqa: RUF012 (what only the table says)
+    local: dict[str, Any] = {}  # noqa: RUF012 (what only the header in front says)
+
+    @property
+    def raw_name(self) -> bytes:
+        return self.name.encode() if isinstance(self.name, str) else self.name
+
+    @property
+    def raw(self) -> bytes:
+        if self.packed is not None:
+            return self.packed
+        return deflated(self.content) if self.method == 8 else self.content
+
+    def fields(self) -> dict[str, Any]:
+        size = len(self.content) if self.size is None else self.size
+        crc = zlib.crc32(self.content) if self.crc is None else self.crc
+        return {"flags": self.flags, "method": self.method, "crc": crc, "packed": len(self.raw),
+                "size": size, "name": self.raw_name, "disk": 0}  # fmt: skip
+
+    def front(self) -> bytes:
+        f = self.fields() | self.local
+        head = struct.pack("<4sHHHHHLLLHH", b"PK\3\4", 20, f["flags"], f["method"], *self.when,
+                           f["crc"], f["packed"], f["size"], len(f["name"]), 0)  # fmt: skip
+        return head + f["name"] + (self.raw if self.offset is None else b"")
+
+    def row(self, offset: int) -> bytes:
+        f = self.fields() | {"offset": offset} | self.table
+        head = struct.pack("<4sBBHHHHHLLLHHHHHLL", b"PK\1\2", 30, self.maker, 20, f["flags"],
+                           f["method"], *self.when, f["crc"], f["packed"], f["size"],
+                           len(f["name"]), len(self.extra), 0, f["disk"], 0, self.mode << 16,
+                           f["offset"])  # fmt: skip
+        return head + f["name"] + self.extra
+
+
+def deflated(data: bytes) -> bytes:
+    return zlib.compress(data, 9, wbits=-15)
+
+
+def flushed(data: bytes) -> bytes:
+    """All of it, as if more came."""
+    stream = zlib.compressobj(wbits=-15)
+    return stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH)
+
+
+def zip_of(*members: Zipped, behind: bytes = b"", prefix: bytes = b"", **end: Any) -> bytes:
+    """A zip whose last record claims what `end` says; `behind` is between members and table."""
+    body, rows = bytearray(prefix), bytearray()
+    for member in members:
+        if member.offset is None:
+            rows += member.row(len(body))
+            body += member.front()
+        else:
+            rows += member.row(member.offset)
+    body += behind
+    f = {"count": len(members), "size": len(rows), "offset": len(body), "disk": 0,
+         "comment": b""} | end  # fmt: skip
+    last = struct.pack("<4sHHHHLLH", b"PK\5\6", f["disk"], f["disk"], f["count"], f["count"],
+                       f["size"], f["offset"], len(f["comment"]))  # fmt: skip
+    return bytes(body + rows) + end.get("zip64", b"") + last + f["comment"]
+
+
+def written(
+    *members: tuple[zipfile.ZipInfo | str, bytes], how: int = zipfile.ZIP_DEFLATED
+) -> bytes:
+    """A zip as Python's own writer makes it."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", how) as archive:
+        for member, content in members:
+            archive.writestr(member, content)
+    return buffer.getvalue()
+
+
+def refused_by_both(box: Box, archive: bytes) -> str:
+    """Also by the sandbox of a job, which reads it again."""
+    with pytest.raises(BundleRefused):
+        run(box, archive, "true")
+    return refused(box, archive)
+
+
+def zip_info(name: str, mode: int = 0o100644, when: tuple[int, ...] = (2024, 2, 29, 13, 30, 58),
+             how: int = zipfile.ZIP_DEFLATED) -> zipfile.ZipInfo:  # fmt: skip
+    member = zipfile.ZipInfo(name, when)  # type: ignore[arg-type]
+    member.external_attr = mode << 16
+    member.compress_type = how
+    return member
+
+
+ZIP_ONE = Zipped("ok", b"1")
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_files_folders_modes_and_times_of_a_zip_are_read(box: Box, how: int) -> None:
+    noise = random.Random(6).randbytes(3_000_000)
+    inspection = box.inspect(
+        written(
+            (zip_info("./main.py", how=how), b"print(42)"),
+            (zip_info("tool", 0o100755, how=how), b"#!/bin/sh\n"),
+            (zip_info("data/", 0o40755, how=how), b""),
+            (zip_info("data//deep/./er/x.csv", 0o100600, (1980, 1, 1, 0, 0, 0), how), noise),
+            (zip_info("from-dos", 0, (2107, 12, 31, 23, 59, 58), how), b"1" * 3_000_000),
+            (zip_info("empty", 0o104755, (2100, 3, 1, 0, 0, 0), how), b""),
+        )
+    )
+    assert inspection.job_json is None
+    assert inspection.members == tuple(
+        Member(path, len(content), seconds * 10**9, mode, hashlib.sha256(content).hexdigest())
+        for path, content, seconds, mode in (
+            ("main.py", b"print(42)", 1_709_213_458, 0o644),
+            ("tool", b"#!/bin/sh\n", 1_709_213_458, 0o755),
+            ("data/deep/er/x.csv", noise, 315_532_800, 0o644),
+            ("from-dos", b"1" * 3_000_000, 4_354_819_198, 0o644),
+            ("empty", b"", 4_107_542_400, 0o755),
+        )
+    )
+
+
+def test_the_date_of_every_day_that_a_zip_can_say_is_right() -> None:
+    day = datetime(1980, 1, 1, 12, 34, 56, tzinfo=UTC)
+    while day.year < 2108:
+        date = day.year - 1980 << 9 | day.month << 5 | day.day
+        assert _unix_time(date, 12 << 11 | 34 << 5 | 28) == int(day.timestamp())
+        day += timedelta(1)
+
+
+@pytest.mark.parametrize("when", [(0, 0), (0xFFFF, 0xFFFF), (0xFFFF, 0), (0, 13 << 5)])
+def test_a_date_that_is_none_is_some_date(box: Box, when: tuple[int, int]) -> None:
+    (member,) = box.inspect(zip_of(ZIP_ONE._replace(when=when))).members
+    assert 315_532_800 <= member.mtime_ns // 10**9 < 4_354_819_200 + 86_400 * 2
+
+
+def test_zips_as_other_programs_write_them(box: Box, tmp_path: Any) -> None:
+    if not shutil.which("zip"):
+        pytest.skip("there is no zip")
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "ü.py").write_text("1" * 1000)
+    (tmp_path / "run.sh").write_text("2")
+    (tmp_path / "run.sh").chmod(0o775)
+    for options in ("-r x.zip .", "-0r x.zip .", "-r -fz x.zip .", "-r - . | cat > x.zip",
+                    "-rz x.zip . < run.sh"):  # fmt: skip
+        os.system(f"cd {tmp_path} && rm -f x.zip && zip -q {options}")
+        archive = (tmp_path / "x.zip").read_bytes()
+        members = {m.path: m.mode for m in box.inspect(archive).members if m.path != "x.zip"}
+        assert members == {"pkg/ü.py": 0o644, "run.sh": 0o755}, options
+
+
+def test_zips_that_were_streamed_or_are_large_are_read(box: Box) -> None:
+    class Pipe(BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def tell(self) -> int:
+            raise OSError
+
+    for buffer in (Pipe(), BytesIO()):
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            with archive.open("a", "w", force_zip64=True) as file:
+                file.write(b"1" * 1000)
+            archive.writestr("b", b"2")
+            archive.comment = b"PK\5\6" * 20
+        ran = run(box, buffer.getvalue(), "cat", "a", "b")
+        assert ran.text == "1" * 1000 + "2"
+        assert paths(box.inspect(buffer.getvalue())) == ["a", "b"]
+
+
+def zip64_of(*members: Zipped, **claims: Any) -> bytes:
+    """As zip_of, with all numbers in the larger records."""
+    body, rows = bytearray(), bytearray()
+    for member in members:
+        large = {"size": 0xFFFFFFFF, "packed": 0xFFFFFFFF, "offset": 0xFFFFFFFF, "disk": 0xFFFF}
+        values = [len(member.content), len(member.raw), len(body), 0]
+        extra = b"UT\1\0x" + struct.pack("<HHQQQL", 1, 28, *values)
+        rows += member._replace(table=large, extra=claims.get("extra", extra)).row(0)
+        body += member.front()
+    f = {"count": len(members), "size": len(rows), "offset": len(body), "disk": 0,
+         "at": len(body) + len(rows), "length": 44} | claims  # fmt: skip
+    record = struct.pack("<4sQHHLLQQQQ", b"PK\6\6", f["length"], 45, 45, f["disk"], f["disk"],
+                         f["count"], f["count"], f["size"], f["offset"])  # fmt: skip
+    place = struct.pack("<4sLQL", b"PK\6\7", 0, f["at"], 1)
+    last = struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return bytes(body + rows) + record + place + last
+
+
+def test_a_zip64_is_read(box: Box) -> None:
+    archive = zip64_of(
+        Zipped("a", b"1" * 5000, 8), Zipped("d/", mode=0o40755), Zipped("b", b"2", 0)
+    )
+    inspection = box.inspect(archive)
+    assert [member[:2] for member in inspection.members] == [("a", 5000), ("b", 1)]
+    ran = run(box, archive, "python3", "-c", LISTING, members=inspection.members)
+    assert json.loads(ran.text) == sorted(map(list, inspection.members))
+
+
+ZIP64_DAMAGED: dict[str, dict[str, Any]] = {
+    "more members than fit": {"count": 1 << 40},
+    "a table of exabytes": {"size": (1 << 64) - 1},
+    "a table beyond the end": {"offset": (1 << 64) - 1},
+    "a table before the beginning": {"offset": 1 << 63},
+    "a record elsewhere": {"at": 0},
+    "a record beyond the end": {"at": (1 << 64) - 1},
+    "a record of exabytes": {"length": (1 << 64) - 13},
+    "a part of several": {"disk": 1},
+    "no extra field": {"extra": b""},
+    "an extra field of nothing": {"extra": b"\1\0\0\0"},
+    "an extra field cut off": {"extra": struct.pack("<HHQ", 1, 8, 1)},
+    "an extra field longer than the extra fields": {"extra": struct.pack("<HHQ", 1, 28, 1)},
+    "a member of exabytes": {"extra": struct.pack("<HHQQQL", 1, 28, 1, (1 << 64) - 1, 0, 0)},
+    "a member beyond the end": {"extra": struct.pack("<HHQQQL", 1, 28, 1, 3, (1 << 64) - 1, 0)},
+    "a content of exabytes": {"extra": struct.pack("<HHQQQL", 1, 28, (1 << 64) - 1, 3, 0, 0)},
+    "a member on another disk": {"extra": struct.pack("<HHQQQL", 1, 28, 1, 3, 0, 1)},
+}
+
+
+@pytest.mark.parametrize("case", ZIP64_DAMAGED)
+def test_a_zip64_that_lies_is_refused(box: Box, case: str) -> None:
+    assert box.inspect(zip64_of(ZIP_ONE))
+    assert refused_by_both(box, zip64_of(ZIP_ONE, **ZIP64_DAMAGED[case]))
+
+
+def test_names_of_a_zip_are_utf8_or_cp437(box: Box) -> None:
+    cases = [
+        (Zipped("ü/日本語.txt"), "ü/日本語.txt"),
+        (Zipped("name\nwith\x1b[31mescapes"), "name\nwith\x1b[31mescapes"),
+        (Zipped(b"\xff\xfe.bin"), "\udcff\udcfe.bin"),  # said to be UTF-8
+        (Zipped(b"\x81\xe1\x9c.txt", flags=0, maker=0), "üß£.txt"),
+        (Zipped("é".encode(), flags=0, maker=0), "├⌐"),
+        (Zipped("é".encode(), flags=0, maker=3), "é"),  # zip and macOS forget the flag
+        (Zipped("ö".encode(), flags=0, maker=19), "ö"),
+        (Zipped(b"\x82.py", flags=0, maker=3), "é.py"),
+        *((Zipped(name), name) for name in (" leading", "-rf", "~root", "x" * 255, "trailing.")),
+    ]
+    names = [name for _, name in cases]
+    archive = zip_of(*(member for member, _ in cases))
+    inspection = box.inspect(archive)
+    assert paths(inspection) == names
+    ran = run(box, archive, "python3", "-c", LISTING, members=inspection.members)
+    assert json.loads(ran.text) == sorted(map(list, inspection.members))
+    assert ran.files == {}
+
+
+def test_what_a_runner_could_use_is_only_a_name_in_a_zip(box: Box) -> None:
+    archive = written(*((name, b"{}") for name in NAMES))
+    inspection = box.inspect(archive)
+    assert paths(inspection) == NAMES and inspection.job_json == b"{}"
+    ran = run(box, archive, "sh", "-c", "find . -type f | sort", members=inspection.members)
+    assert ran.text == "".join(f"./{name}\n" for name in sorted(NAMES)) and ran.files == {}
+
+
+def test_a_wrapping_folder_of_a_zip_stays(box: Box) -> None:
+    archive = written(("project/main.py", b""), ("project/job.json", b"{}"))
+    inspection = box.inspect(archive)
+    assert paths(inspection) == ["project/main.py", "project/job.json"]
+    assert inspection.job_json is None
+
+
+def test_job_json_of_a_zip_comes_back_byte_for_byte(box: Box) -> None:
+    for content in (b"", bytes(range(256)) * 4, b"\xff" * MAX_JOB_JSON):
+        assert box.inspect(written(("x", b""), ("./job.json", content))).job_json == content
+    assert "job.json" in refused(box, written(("job.json", bytes(MAX_JOB_JSON + 1))))
+
+
+def test_modes_of_a_zip_are_not_taken_over(box: Box) -> None:
+    modes = {"setuid": 0o104755, "setgid": 0o102755, "open": 0o100777, "closed": 0o100000,
+             "locked/": 0o40000}  # fmt: skip
+    archive = zip_of(*(Zipped(name, mode=mode) for name, mode in modes.items()))
+    assert {m.path: m.mode for m in box.inspect(archive).members} == {
+        "setuid": 0o755, "setgid": 0o755, "open": 0o755, "closed": 0o644,
+    }  # fmt: skip
+    shown = run(box, archive, "stat", "-c", "%a %u %g", "setuid", "closed", "locked").text
+    assert shown == "755 1000 1000\n644 1000 1000\n755 1000 1000\n"
+
+
+def test_as_many_as_deep_and_as_long_as_allowed_in_a_zip(box: Box) -> None:
+    deep = "/".join("d" for _ in range(MAX_DEPTH - 1)) + "/f"
+    long = "/".join(["n" * 255] * 4)[:MAX_PATH_BYTES]
+    many = [Zipped(f"{n}", packed=b"", method=0) for n in range(MAX_MEMBERS - 2)]
+    archive = zip_of(Zipped(deep), Zipped(long), *many)
+    inspection = box.inspect(archive)
+    assert paths(inspection)[:3] == [deep, long, "0"]
+    assert len(inspection.members) == MAX_MEMBERS
+    assert run(box, archive, "sh", "-c", "ls | wc -l").text == f"{MAX_MEMBERS}\n"
+
+
+@pytest.mark.parametrize("name", [name for name in PLACES if name != "./"])
+def test_a_name_in_a_zip_that_leads_elsewhere_is_refused(box: Box, name: str) -> None:
+    assert PLACES[name] in refused_by_both(box, zip_of(ZIP_ONE, Zipped(name)))
+
+
+@pytest.mark.parametrize("name", ["../", "/", "a/../../", "C:/", "\\", "../x/", "x\\"])
+def test_a_folder_in_a_zip_that_leads_elsewhere_is_refused(box: Box, name: str) -> None:
+    if name != "/":
+        assert refused_by_both(box, zip_of(ZIP_ONE, Zipped(name, mode=0o40755)))
+    assert refused_by_both(box, zip_of(ZIP_ONE, Zipped("/" + name, mode=0o40755)))
+
+
+@pytest.mark.parametrize("name", [b"a\0b", b"ok.txt\0/../../x", b"\0", b"a\0"])
+def test_a_nul_in_the_name_of_a_zip_is_refused(box: Box, name: bytes) -> None:
+    assert "relative" in refused_by_both(box, zip_of(ZIP_ONE, Zipped(name)))
+
+
+@pytest.mark.parametrize("maker", [0, 3, 10, 19])
+@pytest.mark.parametrize("name", ["link", "link/"])
+def test_links_in_a_zip_are_refused(box: Box, maker: int, name: str) -> None:
+    link = Zipped(name, b"/etc/passwd", mode=0o120777, maker=maker)
+    assert "is a link;" in refused_by_both(box, zip_of(ZIP_ONE, link, Zipped("link/x")))
+
+
+@pytest.mark.parametrize("kind", [0o010000, 0o020000, 0o060000, 0o140000, 0o170000, 0o030000])
+def test_what_is_neither_file_nor_folder_in_a_zip_is_refused(box: Box, kind: int) -> None:
+    assert "neither" in refused_by_both(box, zip_of(ZIP_ONE, Zipped("thing", mode=kind | 0o666)))
+
+
+def test_a_folder_with_content_in_a_zip_is_refused(box: Box) -> None:
+    for member in (Zipped("x/", b"1"), Zipped("x", b"1", mode=0o40755)):
+        assert "neither" in refused_by_both(box, zip_of(ZIP_ONE, member))
+
+
+ZIP_TWICE: dict[str, list[Zipped]] = {
+    "same name": [Zipped("x"), Zipped("x")],
+    "dot slash": [Zipped("x"), Zipped("./x")],
+    "double slash": [Zipped("a/x"), Zipped("a//x")],
+    "two spellings": [Zipped("é"), Zipped(b"\x82", flags=0, maker=0)],
+    "file then folder": [Zipped("x"), Zipped("x/")],
+    "file then folder by mode": [Zipped("x"), Zipped("x", mode=0o40755)],
+    "folder then file": [Zipped("x/"), Zipped("x")],
+    "file then far below": [Zipped("x"), Zipped("x/y/z")],
+    "file then folder below": [Zipped("x"), Zipped("x/y/")],
+    "below then file": [Zipped("x/y/z"), Zipped("x/y")],
+}
+
+
+@pytest.mark.parametrize("case", ZIP_TWICE)
+def test_two_members_of_a_zip_at_one_place_are_refused(box: Box, case: str) -> None:
+    assert refused_by_both(box, zip_of(*ZIP_TWICE[case]))
+
+
+def test_a_folder_of_a_zip_may_be_named_twice_and_after_its_files(box: Box) -> None:
+    archive = zip_of(Zipped("a/b"), Zipped("a/"), Zipped("./a/"), Zipped("e", mode=0o40755),
+                     Zipped("A"), Zipped("./"))  # fmt: skip
+    assert paths(box.inspect(archive)) == ["a/b", "A"]
+    assert run(box, archive, "ls", "-p").text == "A\na/\ne/\n"
+
+
+@pytest.mark.parametrize("flags", [0x1, 0x41, 0x40, 0x2000, 0x2009])
+def test_an_encrypted_member_of_a_zip_is_refused(box: Box, flags: int) -> None:
+    secret = Zipped("secret", b"1", flags=flags)
+    assert "password" in refused_by_both(box, zip_of(ZIP_ONE, secret))
+    hidden = Zipped("secret", b"1", local={"flags": flags})
+    assert "two things" in refused_by_both(box, zip_of(ZIP_ONE, hidden))
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compression_in_a_zip_is_refused(box: Box, how: int) -> None:
+    assert "only deflate" in refused_by_both(box, written(("main.py", b"x" * 100), how=how))
+
+
+@pytest.mark.parametrize("method", [1, 6, 9, 93, 95, 97, 99, 65535])
+def test_a_method_in_a_zip_that_nobody_knows_is_refused(box: Box, method: int) -> None:
+    assert f"method {method}" in refused_by_both(box, zip_of(Zipped("x", b"1", method=method)))
+
+
+def overlapping(count: int, size: int) -> bytes:
+    """One kernel of zeros that every member has: a "better zip bomb"."""
+    content = bytes(size)
+    kernel = Zipped("0" * 6, packed=deflated(content), size=size, crc=zlib.crc32(content))
+    others = [kernel._replace(name=f"{n:06}", offset=0) for n in range(1, count)]
+    return zip_of(kernel, *others)
+
+
+def nested() -> bytes:
+    """Each member's bytes begin within those of the one before: its header is their content."""
+    inner = Zipped("inner", bytes(5 * MIB))
+    outer = Zipped("outer", b"", 0, packed=inner.front(), size=len(inner.front()),
+                   crc=zlib.crc32(inner.front()))  # fmt: skip
+    start = len(outer.front()) - len(inner.front())
+    return zip_of(outer, inner._replace(offset=start))
+
+
+def million_rows(count: int, claimed: int) -> bytes:
+    row = Zipped("x").row(0)
+    return zip_of(Zipped("x"), behind=b"", size=len(row) * count, count=claimed).replace(
+        row, row * count
+    )
+
+
+ZIP_BOMBS: dict[str, Callable[[], bytes]] = {
+    "a gigabyte of zeros": lambda: zip_of(Zipped("zeros", packed=deflated(bytes(1 << 28)) * 4,
+                                                 size=1 << 30)),
+    "256 MB that say they are a byte": lambda: zip_of(
+        Zipped("zeros", packed=deflated(bytes(1 << 28)), size=1)),
+    "256 MB that say they are nothing": lambda: zip_of(
+        Zipped("zeros", packed=deflated(bytes(1 << 28)), size=0)),
+    "256 MB that say they are what is allowed": lambda: zip_of(
+        Zipped("zeros", packed=deflated(bytes(1 << 28)), size=99 * MIB)),
+    "many files that are too much together": lambda: zip_of(
+        *(Zipped(f"{n}", packed=deflated(bytes(10 * MIB)), size=10 * MIB,
+                 crc=zlib.crc32(bytes(10 * MIB))) for n in range(12))),
+    "members over the same bytes": lambda: overlapping(5000, 20_000),
+    "members over the same bytes, more than are allowed": lambda: overlapping(20_000, MIB),
+    "a member within a member": nested,
+    "a million rows": lambda: million_rows(1_000_000, 0xFFFF),
+    "a million rows that say they are one": lambda: million_rows(1_000_000, 1),
+    "a million rows that say they are ten thousand": lambda: million_rows(1_000_000, MAX_MEMBERS),
+    "two hundred thousand rows that say they are ten thousand": lambda: million_rows(
+        200_000, MAX_MEMBERS),
+    "a comment of last records": lambda: zip_of(
+        ZIP_ONE, comment=(b"PK\5\6" * 16_380).ljust(65_535, b"P")) + b"x",
+    "empty blocks without end": lambda: zip_of(
+        Zipped("x", packed=b"\0\0\0\xff\xff" * 10_000_000 + b"\3\0", size=1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bomb", ZIP_BOMBS)
+def test_a_zip_bomb_is_refused(box: Box, bomb: str) -> None:
+    assert refused(box, ZIP_BOMBS[bomb]())
+
+
+def test_a_member_of_a_zip_that_lies_about_its_size_does_not_fill_the_disk_first(box: Box) -> None:
+    with pytest.raises(BundleRefused, match="'zeros' in the zip archive is damaged"):
+        run(box, ZIP_BOMBS["256 MB that say they are a byte"](), "true")
+
+
+def test_members_of_a_zip_over_the_same_bytes_are_refused_as_such(box: Box) -> None:
+    for archive in (overlapping(2, 10), nested()):
+        assert box.inspect(zip_of(Zipped("a", b"1"), Zipped("b", b"2")))
+        assert refused_by_both(box, archive)
+    into_the_table = Zipped("x", b"1", 0, size=60, table={"packed": 60})
+    for archive in (nested(), zip_of(ZIP_ONE, into_the_table)):
+        assert "overlap" in refused(box, archive)
+
+
+def test_too_many_rows_of_a_zip_are_refused_by_their_number_alone(box: Box) -> None:
+    assert str(MAX_MEMBERS) in refused(box, zip_of(ZIP_ONE, count=MAX_MEMBERS + 1))
+    assert str(MAX_MEMBERS) in refused(box, zip64_of(ZIP_ONE, count=1 << 40))
+    assert "too long" in refused(box, million_rows(400_000, MAX_MEMBERS))
+
+
+def test_a_zip_within_a_zip_stays_packed(box: Box) -> None:
+    inner = zip_of(Zipped("zeros", packed=deflated(bytes(1 << 28)), size=1 << 28))
+    for _ in range(10):
+        inner = zip_of(*(Zipped(f"{n}.zip", inner) for n in range(3)))
+    inspection = box.inspect(inner)
+    assert paths(inspection) == ["0.zip", "1.zip", "2.zip"]
+    assert inspection.members[0].size < MIB
+
+
+def test_a_zip_larger_than_the_disk_is_refused_and_nothing_runs(box: Box) -> None:
+    archive = written(*((name, bytes(MIB)) for name in "abc"))
+    bundle = Bundle("archive", channel.memfd("upload", archive), ())
+    with pytest.raises(BundleRefused, match="No space left on device"):
+        box.wait(
+            box.arun(Command((("echo",),), BASE_ENV), bundle=bundle, disk_bytes=2 * MIB)
+        )  # fmt: skip
+
+
+ZIP_LONG = {
+    "too deep": "/".join("d" * (MAX_DEPTH + 1)), "much too deep": "/".join("d" * 2000),
+    "a long name": "x" * 256, "a long name of two bytes a character": "a/" + "ü" * 128,
+    "a long path": "y" * 5000, "the longest that a zip can say": "/y" * 32_767,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ZIP_LONG)
+def test_too_deep_and_too_long_names_in_a_zip_are_refused(box: Box, case: str) -> None:
+    assert refused_by_both(box, zip_of(Zipped(ZIP_LONG[case].lstrip("/"))))
+
+
+@pytest.mark.parametrize("length", [240, 300, 500, 1000])
+def test_ten_thousand_long_names_in_a_zip_have_an_answer(box: Box, length: int) -> None:
+    name = "/".join(["é" * 120] * 8)[:length].rstrip("/") + "/"
+    try:
+        inspection = box.inspect(zip_of(*(Zipped(f"{name}{n}") for n in range(MAX_MEMBERS))))
+    except BundleRefused as refusal:
+        assert str(refusal).endswith(".")
+    else:
+        assert len(inspection.members) == MAX_MEMBERS
+
+
+ZIP_GOOD = zip_of(
+    Zipped("main.py", b"print(42)\n" * 30, mode=0o100755, when=(0x6000, 0x5000)),
+    Zipped("data/" + "n" * 120, random.Random(3).randbytes(2000), 0),
+    Zipped("d/", mode=0o40755),
+    Zipped("ü.txt", b"x" * 600, flags=0x808),
+    Zipped("job.json", b'{"entrypoint": "main.py"}'),
+    comment=b"a comment",
+)
+
+
+def zip_damaged(**fields: Any) -> bytes:
+    return zip_of(ZIP_ONE, Zipped("x", b"12345" * 100)._replace(**fields), Zipped("y", b"2"))
+
+
+ZIP_DAMAGED: dict[str, Callable[[], bytes]] = {
+    "nothing but the last record": lambda: zip_of(),
+    "only folders": lambda: zip_of(Zipped("a/"), Zipped("a/b/")),
+    "magic alone": lambda: b"PK\5\6",
+    "cut in a member": lambda: ZIP_GOOD[:200],
+    "cut in the table": lambda: ZIP_GOOD[: ZIP_GOOD.index(b"PK\1\2") + 60],
+    "cut before the last record": lambda: ZIP_GOOD[: ZIP_GOOD.index(b"PK\5\6")],
+    "cut in the last record": lambda: ZIP_GOOD[: ZIP_GOOD.index(b"PK\5\6") + 21],
+    "cut in the comment": lambda: ZIP_GOOD[:-1],
+    "rubbish behind": lambda: ZIP_GOOD + b"rubbish",
+    "seventy thousand zeros behind": lambda: ZIP_GOOD + bytes(70_000),
+    "another zip behind, with its own offsets": lambda: ZIP_GOOD + zip_of(ZIP_ONE),
+    "rubbish in front": lambda: b"#!/bin/sh\n" + ZIP_GOOD,
+    "a member's magic and rubbish in front": lambda: b"PK\3\4" + bytes(100) + ZIP_GOOD,
+    "a wrong checksum": lambda: zip_damaged(crc=1),
+    "a wrong checksum of a stored file": lambda: zip_damaged(crc=1, method=0),
+    "a wrong checksum of nothing": lambda: zip_damaged(content=b"", crc=1),
+    "a size too small": lambda: zip_damaged(size=499),
+    "a size too large": lambda: zip_damaged(size=501),
+    "a stored size too small": lambda: zip_damaged(size=499, method=0),
+    "a stored size too large": lambda: zip_damaged(size=501, method=0),
+    "a packed size too small": lambda: zip_damaged(table={"packed": 5}),
+    "a packed size of nothing": lambda: zip_damaged(table={"packed": 0}),
+    "a packed size too large": lambda: zip_damaged(table={"packed": 10_000}),
+    "damaged deflate": lambda: zip_damaged(packed=b"\xff" * 20),
+    "deflate without an end": lambda: zip_damaged(packed=deflated(b"12345" * 100)[:-2]),
+    "deflate whose last block does not say so": lambda: zip_damaged(packed=flushed(b"12345" * 100)),
+    "rubbish behind deflate": lambda: zip_damaged(packed=deflated(b"12345" * 100) + b"x"),
+    "much rubbish behind deflate": lambda: zip_damaged(
+        packed=deflated(b"12345" * 100) + bytes(200_000)),
+    "another name in front": lambda: zip_damaged(local={"name": b"z"}),
+    "a longer name in front": lambda: zip_damaged(local={"name": b"xx"}),
+    "a longer name in front, whose end the table counts as content": lambda: zip_of(
+        Zipped("x", b"A1", 0, packed=b"1", local={"name": b"xA"}, table={"packed": 2})),
+    "another magic in front": lambda: zip_damaged().replace(b"PK\3\4", b"PK\3\5").replace(
+        b"PK\3\5", b"PK\3\4", 1),
+    "another method in front": lambda: zip_damaged(local={"method": 0}),
+    "no header where the table says": lambda: zip_damaged(table={"offset": 1}),
+    "a header beyond the end": lambda: zip_damaged(table={"offset": 0xFFFFFFF0}),
+    "a header in the table": lambda: zip_damaged(table={"offset": 150}),
+    "a member on another disk": lambda: zip_damaged(table={"disk": 1}),
+    "another magic in the table": lambda: zip_damaged().replace(b"PK\1\2", b"PK\1\3", 1),
+    "another magic of zip64": lambda: zip64_of(ZIP_ONE).replace(b"PK\6\6", b"PK\6\5"),
+    "another magic of the place of zip64": lambda: zip64_of(ZIP_ONE).replace(
+        b"PK\6\7", b"PK\6\x08"),
+    "a zip64 on another disk": lambda: zip64_of(ZIP_ONE).replace(b"PK\6\7\0", b"PK\6\7\1"),
+    "a part of several": lambda: zip_of(ZIP_ONE, disk=1),
+    "a row fewer than there are": lambda: zip_of(ZIP_ONE, Zipped("x"), count=1),
+    "a row more than there are": lambda: zip_of(ZIP_ONE, Zipped("x"), count=3),
+    "a table cut short": lambda: zip_of(ZIP_ONE, size=50),
+    "a table of nothing": lambda: zip_of(ZIP_ONE, size=0),
+    "a table that is too long": lambda: zip_of(ZIP_ONE, size=1 << 30),
+    "a table elsewhere": lambda: zip_of(ZIP_ONE, offset=0),
+    "a table beyond the end": lambda: zip_of(ZIP_ONE, offset=0xFFFFFFF0),
+    "a zip64 without its record": lambda: zip_of(ZIP_ONE, count=0xFFFF),
+    "a row whose extra field is cut off": lambda: zip_of(ZIP_ONE._replace(extra=b"x" * 10)).replace(
+        b"x" * 10, b"x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ZIP_DAMAGED)
+def test_a_damaged_zip_is_refused(box: Box, case: str) -> None:
+    assert box.inspect(zip_damaged())
+    archive = ZIP_DAMAGED[case]()
+    if case not in ("nothing but the last record", "only folders"):
+        with pytest.raises(BundleRefused):
+            run(box, archive, "true")
+    assert refused(box, archive)
+
+
+def zip_mutated(dice: random.Random) -> bytes:
+    """Random changes to the headers more than to the content, which a checksum covers."""
+    changed = bytearray(ZIP_GOOD)
+    marks = [m.start() for m in re.finditer(rb"PK(?:\x01\x02|\x03\x04|\x05\x06)", ZIP_GOOD)]
+    for _ in range(dice.choice((1, 1, 1, 2))):
+        at = min(dice.choice(marks) + dice.randrange(46), len(changed) - 1)
+        size = dice.choice((1, 2, 4))
+        kind = dice.randrange(5)
+        if kind == 0:
+            changed[at] ^= 1 << dice.randrange(8)
+        elif kind == 1:
+            changed[at : at + size] = dice.choice((b"\xff" * size, bytes(size), b"\1" * size))
+        elif kind == 2:
+            changed[at : at + size] = dice.randbytes(size)
+        elif kind == 3:
+            del changed[at : at + size]
+        else:
+            return mutated(bytes(changed), dice)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mutated_zip_is_refused_or_unpacked_as_it_was_inspected(box: Box, seed: int) -> None:
+    dice = random.Random(seed)
+    compared = 0
+    for _ in range(120):
+        archive = zip_mutated(dice)
+        try:
+            inspection = box.inspect(archive)
+        except BundleRefused:
+            with pytest.raises(BundleRefused):
+                run(box, archive, "true")
+            continue
+        ran = run(box, archive, "python3", "-c", LISTING, members=inspection.members)
+        assert json.loads(ran.text) == sorted(map(list, inspection.members))
+        compared += 1
+    assert compared > 5
+
+
+def test_the_first_bytes_say_what_is_a_zip_and_what_a_tar(box: Box) -> None:
+    tar = tarred(("PKGBUILD", b"1"), ("PK\x03", b"2"), mode="w")
+    assert paths(box.inspect(tar)) == ["PKGBUILD", "PK\x03"]
+    assert "holds no files" in refused(box, zip_of())
+    assert refused(box, b"PK\x07\x08" + ZIP_GOOD)
