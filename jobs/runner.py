@@ -68,6 +68,7 @@ class SandboxRunner:
             stdin=manifest.stdin.encode(),
             patterns=manifest.outputs,
             on_output=job.log.append,
+            on_clock=job.set_meter,
             stop=job.stop,
         )
 

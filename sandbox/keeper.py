@@ -201,9 +201,7 @@ def _cover(needed: Iterable[Path]) -> None:
         held = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in below]
         is_tmp = cover == Path("/tmp")
         options = {"size": str(_TMP_BYTES if is_tmp else MIB), "mode": "1777" if is_tmp else "0755"}
-        mount = linux.detached_tmpfs(
-            dict(options), linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
-        )
+        mount = linux.memory_tmpfs(options)
         linux.attach(mount, str(cover))
         os.close(mount)
         for path, fd in held:

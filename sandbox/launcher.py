@@ -84,15 +84,12 @@ class Workspace:
     """A run's detached tmpfs: freed with its last descriptor, even after kill -9."""
 
     def __init__(self, uid: int, limits: Limits) -> None:
-        options: dict[str, str | None] = {
+        options = {
             "size": str(limits.disk_bytes),
             "nr_inodes": str(limits.inodes),
             "mode": "0755",
         }
-        attributes = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
-        if _noswap_is_known():
-            options["noswap"] = None
-        self.mount = linux.detached_tmpfs(options, attributes)
+        self.mount = linux.memory_tmpfs(options)
         flags = os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC
         for name, mode in (("job", 0o755), ("tmp", 0o1777), ("shm", 0o1777)):
             os.mkdir(name, dir_fd=self.mount)
@@ -120,20 +117,6 @@ class Workspace:
         status = os.fstatvfs(self.folder)
         names = ["disk"] if status.f_bfree == 0 else []
         return [*names, "inodes"] if status.f_ffree == 0 else names
-
-
-_noswap: list[bool] = []
-
-
-def _noswap_is_known() -> bool:
-    """Whether this kernel's tmpfs has `noswap` (Linux 6.4); asked once, by trying."""
-    if not _noswap:
-        try:
-            os.close(linux.detached_tmpfs({"noswap": None}, 0))
-            _noswap.append(True)
-        except OSError:
-            _noswap.append(False)
-    return _noswap[0]
 
 
 class Networks:
@@ -297,7 +280,8 @@ class Launcher:
                 os.close(fd)
 
     def _start(self, id: int, kind: str, limits: Limits, of: object) -> list[int]:
-        """Make one sandbox; web's ends of its control socket, stdout and stderr.
+        """Make one sandbox; web's ends of its control socket, stdout and stderr, and for a run
+        the clock of its CPU time.
 
         Raises SandboxError with the step; everything made up to then is undone.
         """
@@ -325,6 +309,9 @@ class Launcher:
                     undo.callback(child.workspace.close)
                 step = "pipes"
                 ours, (control, stdout, stderr) = _ends(uid, undo, always)
+                if kind == "run":
+                    ours.append(child.cgroup.open_cpu_clock())
+                    undo.callback(os.close, ours[-1])
                 go_read, go = os.pipe2(os.O_CLOEXEC)
                 always.callback(os.close, go_read)
                 always.callback(os.close, go)
@@ -530,7 +517,7 @@ def main() -> None:
     walls = {
         "cgroup": parents.description,
         "kernel": os.uname().release,
-        "noswap": _noswap_is_known(),
+        "noswap": linux.noswap_is_known(),
         "steps": [name for name, _ in inside.STEPS],
     }
     channel.send(web, {"op": "hello", "id": 0, "walls": walls})

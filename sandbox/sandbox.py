@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from sandbox import channel
+from sandbox import cgroups, channel
 from sandbox.errors import BundleRefused, SandboxError
 from sandbox.model import (
     MIB,
@@ -35,9 +35,10 @@ from sandbox.model import (
 from sandbox.verdict import Facts, decide, limits_hit
 
 OnOutput = Callable[[str, memoryview], None]
+OnClock = Callable[[Callable[[], float]], None]
 
 _MAX_LISTING = 16 * MIB  # JSON of inspect and collect: 10,000 members with long names
-_TAR_DISK_BYTES = 100 * MIB
+_ARCHIVE_DISK_BYTES = 100 * MIB
 
 
 class _Child:
@@ -47,8 +48,17 @@ class _Child:
         self.id = id
         self.control = socket.socket(fileno=fds[0])
         self.control.setblocking(False)
-        self.stdout, self.stderr = fds[1:]
+        self.stdout, self.stderr = fds[1:3]
+        self._clocks = fds[3:]  # one, for a run
+        self._cpu_seconds = 0.0
         self.ended = ended
+
+    def cpu_seconds(self) -> float:
+        """CPU time that it has used up to now; from its end on, up to the last time we asked."""
+        for clock in self._clocks:
+            with contextlib.suppress(OSError):  # its cgroup is gone already
+                self._cpu_seconds = cgroups.cpu_seconds(clock)
+        return self._cpu_seconds
 
     async def hear(self) -> channel.Message | None:
         """The next message from inside; None at its end, or when it speaks nonsense."""
@@ -77,8 +87,9 @@ class _Child:
 
     def close(self) -> None:
         self.control.close()
-        os.close(self.stdout)
-        os.close(self.stderr)
+        clocks, self._clocks = self._clocks, []
+        for fd in (self.stdout, self.stderr, *clocks):
+            os.close(fd)
 
 
 def _wake(future: "asyncio.Future[None]") -> None:
@@ -124,7 +135,7 @@ class Sandbox:
 
         Raises BundleRefused (the caller's fault) or SandboxError (ours).
         """
-        orders = {"disk_bytes": _TAR_DISK_BYTES}
+        orders = {"disk_bytes": _ARCHIVE_DISK_BYTES}
         async with self._task("inspect", Limits(), orders, (archive,)) as (listing, facts):
             if facts["oom_kills"] or facts["cause"] in ("memory", "timeout"):
                 raise BundleRefused("The archive cannot be read within 64 MB of memory and 2 s.")
@@ -145,18 +156,21 @@ class Sandbox:
         stdin: bytes = b"",
         patterns: Sequence[str] = (),
         on_output: OnOutput,
+        on_clock: OnClock = lambda clock: None,
         stop: "asyncio.Future[str] | None" = None,
     ) -> Result:
         """Run `command` over `bundle` and collect what it leaves.
 
         `on_output("stdout" | "stderr", bytes)` is called on the loop with every piece of output;
         the view is only valid during the call. `patterns` are the manifest's outputs; empty means
-        every file that the job made or changed. Setting `stop` to a reason ("cancelled",
+        every file that the job made or changed. `on_clock` is called once, with a function that
+        tells the CPU seconds used so far. Setting `stop` to a reason ("cancelled",
         "cpu_quota") kills the job, and the verdict has that reason; cancelling the task kills it
         too. Raises SandboxError when a wall could not be put up (nothing ran), BundleRefused when
         the bundle does not unpack (nothing ran).
         """
         async with self._launch("run", limits) as child:
+            on_clock(child.cpu_seconds)
             with self._stopped_by(stop, child):
                 facts, usage = await self._program(child, command, bundle, stdin, on_output)
             verdict = decide(facts)
@@ -360,7 +374,7 @@ class Sandbox:
     def _hear(self) -> None:
         """One packet of the launcher to whoever waits for it."""
         try:
-            message, fds = channel.receive(self._launcher, 3)
+            message, fds = channel.receive(self._launcher, 4)
         except BlockingIOError:
             return
         except channel.ProtocolError as error:

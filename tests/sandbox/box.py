@@ -108,6 +108,7 @@ class Box:
         cap: int = 10 << 20,
         stdin: bytes = b"",
         patterns: Sequence[str] = (),
+        on_clock: Callable[[Callable[[], float]], None] = lambda clock: None,
         stop: "asyncio.Future[str] | None" = None,
         **limits: Any,
     ) -> Ran:
@@ -124,7 +125,8 @@ class Box:
         try:
             result = await self.sandbox.run(
                 command, bundle, Limits(**limits),
-                stdin=stdin, patterns=patterns, on_output=keep, stop=stop,
+                stdin=stdin, patterns=patterns, on_output=keep, on_clock=on_clock,
+                stop=stop,
             )  # fmt: skip
         finally:
             os.close(bundle.fd)

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -638,6 +639,24 @@ def test_the_cpu_time_reported_is_what_was_burnt(box: Box) -> None:
     ran = run(box, f"burn({BURN})")
     assert BURN <= cpu_seconds(ran) < 2 * BURN
     assert cpu_seconds(ran) <= 1.2 * wall_seconds(ran)
+
+
+def test_the_cpu_clock_tells_what_a_running_job_has_used_and_outlives_it(box: Box) -> None:
+    clocks: list[Callable[[], float]] = []
+    seen: list[float] = []
+
+    def hear(stream: str, data: bytes) -> None:
+        if data.strip():  # and not the end of a line alone
+            seen.append(clocks[0]())
+
+    code = f"say(1); time.sleep(0.2); say(2); burn({BURN}); say(3)"
+    ran = run(box, code, on_output=hear, on_clock=clocks.append)
+    first, slept, burnt = seen
+    assert 0 < first < 0.1 * BURN + 0.1
+    assert slept - first < 0.05
+    assert 0.8 * BURN < burnt - slept < BURN + 0.1  # it burns already while we look
+    assert 0 <= cpu_seconds(ran) - burnt < 0.1
+    assert clocks[0]() >= burnt  # nothing more is known once the cgroup is gone
 
 
 def test_the_cpu_time_of_children_that_nobody_waited_for_is_reported(box: Box) -> None:
