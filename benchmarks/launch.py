@@ -90,17 +90,17 @@ class Ours:
 
     def order(self, fds: list[int], argv: Argv) -> int:
         """Give a launched sandbox its orders; its control socket."""
-        control, stdout, stderr = fds
+        control, *others = fds
         orders = {"form": "loose", "members": [], "steps": [argv], "env": BASE_ENV}
         memfd = channel.memfd("orders", json.dumps(orders).encode())
         with socket.socket(fileno=os.dup(control)) as end:
             channel.send(end, {"orders": True}, (memfd, self._nothing, self._nothing))
-        for fd in (memfd, stdout, stderr):
+        for fd in (memfd, *others):
             os.close(fd)
         return control
 
     def hear(self) -> tuple[channel.Message, list[int]]:
-        message, fds = channel.receive(self._launcher, 3)
+        message, fds = channel.receive(self._launcher, 4)
         assert message["op"] != "failed", message
         return message, fds
 

@@ -2,23 +2,26 @@
 
 import asyncio
 import logging
+import secrets
 import time
-from collections import deque
 from collections.abc import Callable
 
 from jobs.bundle import Upload
-from jobs.conf import Config
-from jobs.errors import Full, Unready
+from jobs.conf import MIB, Config
+from jobs.errors import Full, NotOwner, OverQuota, Unready
 from jobs.job import Job, Moment
+from jobs.line import Line
 from jobs.manifest import Manifest
+from jobs.quota import Quota, Reservation
 from jobs.runner import Runner
 from jobs.store import Store
 from sandbox.errors import BundleRefused, SandboxError
-from sandbox.model import CANCELLED, SANDBOX_ERROR
+from sandbox.model import CANCELLED, CPU_QUOTA, SANDBOX_ERROR
 
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 2.0  # for the running jobs to be killed
+DRAW_SECONDS = 0.25  # between two looks at what running jobs have used
 
 
 def now() -> Moment:
@@ -26,69 +29,129 @@ def now() -> Moment:
 
 
 class Engine:
-    """First come, first served, `config.slots` at once. Belongs to one event loop."""
+    """Serves its clients in turn, `config.slots` jobs at once, as long as their memory is there.
+    Belongs to one event loop.
+    """
 
     def __init__(self, runner: Runner, config: Config, clock: Callable[[], Moment] = now) -> None:
         self.runner = runner
         self.config = config
         self.clock = clock
-        self.store = Store(config.ttl_seconds)
-        self._queue: deque[Job] = deque()
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._sweeper: asyncio.Task[None] | None = None
+        self.store = Store()
+        self.quota = Quota(config, lambda: clock().monotonic)
+        self._line = Line()
+        self._running: dict[str, tuple[Job, asyncio.Task[None]]] = {}
+        self._reserved_mb = 0  # what the running jobs may use of the machine's memory
+        self._receiving = 0  # bytes of uploads that are on their way
+        self._timers: list[asyncio.Task[None]] = []
         self._closed = False
 
     def start(self) -> None:
-        """Begin to forget."""
-        self._sweeper = asyncio.create_task(self._sweep_for_ever())
+        """Begin to forget, and to count what running jobs use."""
+        self._timers = [
+            asyncio.create_task(_every(self.config.sweep_seconds, self.sweep)),
+            asyncio.create_task(_every(DRAW_SECONDS, self.draw)),
+        ]
 
     # ---- taking jobs in
 
-    def admit(self, upload_bytes: int) -> None:
-        """Raises Wait when a job with such an upload cannot be taken now. Promises nothing."""
+    def receive(self, size: int) -> bool:
+        """Count `size` more bytes of an upload, unless too much would be held by them."""
+        if size > self.room:
+            return False
+        self._receiving += size
+        return True
+
+    def let_go(self, size: int) -> None:
+        """So many bytes that were received are gone, or have become a job's."""
+        self._receiving -= size
+
+    @property
+    def room(self) -> int:
+        """Bytes that may still be held."""
+        return self.config.held_bytes - self.store.held_bytes - self._receiving
+
+    def admit(self) -> None:
+        """Raises Wait when no job can be taken now, whoever sends it. Promises nothing."""
         if self._closed:
             raise Unready("The server is shutting down", retry_after=10)
         if not self.runner.alive:
             raise Unready("The sandbox is gone, so nothing can run", retry_after=10)
-        if len(self._queue) >= self.config.queue_length:
+        if len(self._line) >= self.config.queue_length:
             raise Full(f"The queue is full ({self.config.queue_length} jobs wait)", retry_after=10)
-        if self.store.held_bytes + upload_bytes > self.config.held_bytes:
+
+    def submit(self, manifest: Manifest, upload: Upload, reservation: Reservation) -> Job:
+        """The new Job, in line or running already; it has the reservation. Raises Wait."""
+        self.admit()
+        size = upload.memory.size
+        if size > self.room:
             raise Full(
                 "The memory for jobs is full; it is freed as jobs are forgotten", retry_after=30
             )
-
-    def submit(self, manifest: Manifest, upload: Upload) -> Job:
-        """The new Job, in line or running already. Raises Wait."""
-        self.admit(upload.memory.size)
+        held = self.store.held_by[reservation.client] + size
+        if self.config.quotas and held > self.config.client_held_bytes:
+            raise OverQuota(
+                f"Your jobs hold more than {self.config.client_held_bytes // MIB} MB",
+                "held_bytes",
+                30,
+                "Delete those that you do not need any more, or wait until they are forgotten.",
+            )
         job = Job(
             manifest,
             upload.bundle,
             upload.memory,
+            reservation,
             log_bytes=self.config.log_bytes,
+            ttl_seconds=min(manifest.ttl or self.config.ttl_seconds, self.config.ttl_seconds),
             now=self.clock(),
         )
+        reservation.keep()
         self.store.add(job)
-        self._queue.append(job)
+        self._line.add(job)
         self._fill_slots()
         return job
 
     def position(self, job: Job) -> int:
         """Its place in line from 1 on, 0 when it does not wait."""
-        return self._queue.index(job) + 1 if job.state == "queued" else 0
+        return self._line.position(job)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs in line."""
+        return len(self._line)
+
+    @property
+    def running(self) -> int:
+        """Jobs in slots."""
+        return len(self._running)
+
+    def expires_at(self, job: Job) -> float:
+        """Wall clock time by which `job` is forgotten; while it is not over, at the latest."""
+        if job.ended:
+            return job.ended.wall + job.ttl_seconds
+        if job.started:
+            return job.started.wall + job.manifest.timeout + job.ttl_seconds
+        return job.created.wall + self.config.queue_seconds + job.ttl_seconds
 
     # ---- running them
 
     def _fill_slots(self) -> None:
-        while self._queue and len(self._running) < self.config.slots and not self._closed:
-            job = self._queue.popleft()
+        while len(self._line) and len(self._running) < self.config.slots and not self._closed:
+            job = self._line.first()
+            memory_mb = job.manifest.memory_mb
+            if self._reserved_mb + memory_mb > self.config.running_memory_mb:
+                return  # nobody overtakes it: it would wait for ever
+            self._line.take_first()
+            self._reserved_mb += memory_mb
             job.start(self.clock())
-            self._running[job.id] = asyncio.create_task(self._occupy_slot(job))
+            self._running[job.id] = (job, asyncio.create_task(self._occupy_slot(job)))
 
     async def _occupy_slot(self, job: Job) -> None:
         """Run `job`. Whatever happens, it ends in one final state and the slot is free again."""
         try:
             job.finish(await self.runner.run(job), self.clock())
         except SandboxError as error:
+            job.reservation.give_back()
             self._fail(
                 job, f"The sandbox failed at the step {error}; this is not your code's fault"
             )
@@ -99,10 +162,13 @@ class Engine:
             raise
         except Exception as error:
             # The one broad catch: one broken job must not take the slot, or the others, with it.
+            job.reservation.give_back()
             log.error("a job failed by a fault of ours", exc_info=_without_message(error))
             self._fail(job, f"The server failed while it ran the job ({type(error).__name__})")
         finally:
-            self._running.pop(job.id, None)
+            del self._running[job.id]
+            self._reserved_mb -= job.manifest.memory_mb
+            job.reservation.end(job.cpu_seconds)
             self.store.weigh(job)
             self._fill_slots()
 
@@ -110,36 +176,57 @@ class Engine:
         if not job.is_over:
             job.fail(SANDBOX_ERROR, sentence, self.clock())
 
+    def draw(self) -> None:
+        """Charge what running jobs have used; end all jobs of a client that has nothing left."""
+        if not self.config.quotas:
+            return
+        jobs = [job for job, _ in self._running.values()]
+        empty = {job.client for job in jobs if not job.reservation.draw(job.cpu_seconds)}
+        for job in jobs:
+            if job.client in empty:
+                self.cancel(job, CPU_QUOTA)
+
     # ---- ending and forgetting them
 
-    def cancel(self, job: Job, reason: str = CANCELLED) -> None:
+    def cancel(self, job: Job, reason: str = CANCELLED, why: str = "Cancelled") -> None:
         """Take `job` out of the line, or have it killed; nothing when it is over."""
         if job.state == "queued":
-            self._queue.remove(job)
-            job.fail(reason, "Cancelled before it ran", self.clock())
+            self._line.leave(job)
+            job.fail(reason, f"{why} before it ran", self.clock())
+            job.reservation.end(0.0)
             self.store.weigh(job)
         elif job.state == "running" and not job.stop.done():
             job.stop.set_result(reason)
 
-    def sweep(self) -> None:
-        """Forget what is due."""
-        self.store.sweep(self.clock().monotonic)
+    def delete(self, job: Job) -> None:
+        """Forget `job` now; a running one is killed, and frees what it has as it ends."""
+        self.cancel(job)
+        self.store.forget([job])
 
-    async def _sweep_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(self.config.sweep_seconds)
-            self.sweep()
+    def check_owner(self, job: Job, token: str | None) -> None:
+        """Raises NotOwner unless `token` is the one that the submission was answered with."""
+        if not secrets.compare_digest((token or "").encode(), job.owner_token.encode()):
+            raise NotOwner(has_token=token is not None)
+
+    def sweep(self) -> None:
+        """Forget what is due, and give up what has waited too long."""
+        moment = self.clock()
+        for job in self._line:
+            if moment.monotonic - job.created.monotonic >= self.config.queue_seconds:
+                self.cancel(job, why=f"Given up after {self.config.queue_seconds} s in line,")
+        self.store.sweep(moment.monotonic)
+        self.quota.sweep()
 
     async def close(self) -> None:
         """End and forget everything; no job is taken from here on."""
         self._closed = True
-        if self._sweeper:
-            self._sweeper.cancel()
-        for job in list(self._queue):
+        for timer in self._timers:
+            timer.cancel()
+        for job in self._line:
             self.cancel(job)
-        running = list(self._running.values())
-        for job_id in list(self._running):
-            self.cancel(self.store.find(job_id))
+        running = [task for _, task in self._running.values()]
+        for job, _ in list(self._running.values()):
+            self.cancel(job)
         if running:
             _, late = await asyncio.wait(running, timeout=CLOSE_SECONDS)
             for task in late:
@@ -147,6 +234,16 @@ class Engine:
         await self.runner.close()
         await asyncio.gather(*running, return_exceptions=True)
         self.store.forget_all()
+
+
+async def _every(seconds: float, act: Callable[[], None]) -> None:
+    """Until cancelled. A fault of one time is told and does not end the others."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            act()
+        except Exception as error:
+            log.error("a timer failed by a fault of ours", exc_info=_without_message(error))
 
 
 def _without_message(error: Exception) -> BaseException:

@@ -7,11 +7,14 @@ Rejected
 |- TooLarge            more bytes than are taken
 |- UnknownJob          never was, or is forgotten: both look the same
 |- UnknownFile         the job left no such file
+|- NotOver             what was asked for exists only after the job's end
 |- Foreign             another web site is behind the request
+|- NotOwner            whoever asks cannot show that the job is theirs
 |- Wait                nothing is wrong but the moment
    |- Full             the queue or the memory is full
    |- Unready          nothing can run: no sandbox, or the server is ending
    |- TooMany          this client asked too often
+   |- OverQuota        this client has what it may have
 
 No HTTP here: jobs/api/errors.py knows the status codes. What the program does wrong is a Verdict;
 what we do wrong is a SandboxError.
@@ -61,8 +64,25 @@ class UnknownFile(Rejected):
         super().__init__("File not found", "See /outputs/{job_id} for the files of this job.")
 
 
+class NotOver(Rejected):
+    reason = "not_over"
+
+
 class Foreign(Rejected):
     reason = "foreign_origin"
+
+
+class NotOwner(Rejected):
+    reason = "not_owner"
+
+    def __init__(self, has_token: bool) -> None:
+        self.has_token = has_token
+        super().__init__(
+            "That is not this job's owner_token"
+            if has_token
+            else "Only the job's owner may do this",
+            "Send the owner_token of the submission's answer: 'Authorization: Bearer OWNER_TOKEN'.",
+        )
 
 
 class Wait(Rejected):
@@ -70,8 +90,8 @@ class Wait(Rejected):
 
     reason = "busy"
 
-    def __init__(self, sentence: str, retry_after: int) -> None:
-        super().__init__(sentence)
+    def __init__(self, sentence: str, retry_after: int, details: str = "") -> None:
+        super().__init__(sentence, details)
         self.retry_after = max(1, retry_after)
 
 
@@ -85,3 +105,11 @@ class Unready(Wait):
 
 class TooMany(Wait):
     reason = "rate_limited"
+
+
+class OverQuota(Wait):
+    """One of the quotas; `reason` says which."""
+
+    def __init__(self, sentence: str, reason: str, retry_after: int, details: str = "") -> None:
+        super().__init__(sentence, retry_after, details)
+        self.reason = reason

@@ -5,6 +5,7 @@ where a job's state changes. Time comes in as an argument.
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -12,7 +13,10 @@ import msgspec
 from jobs.logs import JobLog
 from jobs.manifest import Manifest
 from jobs.memory import MemoryFile
+from jobs.quota import Reservation
 from sandbox.model import EXIT, Bundle, Output, Result
+
+Meter = Callable[[], float]  # CPU seconds used so far
 
 State = Literal["queued", "running", "completed", "failed"]
 
@@ -24,6 +28,10 @@ class Moment(msgspec.Struct, frozen=True):
     wall: float
 
 
+def _no_time() -> float:
+    return 0.0
+
+
 class Job:
     """Everything known about one job; forgotten as a whole."""
 
@@ -32,8 +40,10 @@ class Job:
         manifest: Manifest,
         bundle: Bundle,
         memory: MemoryFile,
+        reservation: Reservation,
         *,
         log_bytes: int,
+        ttl_seconds: float,
         now: Moment,
     ) -> None:
         self.id = "job-" + secrets.token_hex(16)  # 128 random bits: it is the permission to read
@@ -42,6 +52,9 @@ class Job:
         self.bundle = bundle
         self.bundle_bytes = memory.size
         self.hash = _hash(manifest, bundle)
+        self.reservation = reservation
+        self.client = reservation.client
+        self.ttl_seconds = ttl_seconds  # from its end on
         self.log = JobLog(log_bytes)
         self.state: State = "queued"
         self.created = now
@@ -51,16 +64,22 @@ class Job:
         self.reason: str | None = None  # why it ended; None while it runs and when completed
         self.error: str | None = None  # a sentence, when it failed by our fault
         self.outputs: dict[str, Output] = {}
+        self._meter: Meter = _no_time
         self.over = asyncio.Event()
         self.stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._bundle_memory: MemoryFile | None = memory
         self._output_memory: MemoryFile | None = None
+        self._forgotten = False
 
     # ---- its life
 
     def start(self, now: Moment) -> None:
         self._expect("queued")
         self.state, self.started = "running", now
+
+    def set_meter(self, meter: Meter) -> None:
+        """What the runner calls as soon as somebody counts."""
+        self._meter = meter
 
     def finish(self, result: Result, now: Moment) -> None:
         """It ran; `result` says how it ended. Its outputs are the job's from here on."""
@@ -82,7 +101,11 @@ class Job:
         self._end("failed", reason, now)
 
     def forget(self) -> None:
-        """Give every byte back. Downloads that are under way hold their own descriptor."""
+        """Give every byte back: at its end, when it runs. Downloads hold their own descriptor."""
+        self._forgotten = True
+        if self.state == "running":
+            return  # the sandbox still reads the upload
+        self.log = JobLog(0)
         for memory in (self._bundle_memory, self._output_memory):
             if memory:
                 memory.close()
@@ -95,6 +118,8 @@ class Job:
             self._bundle_memory.close()
             self._bundle_memory = None
         self.over.set()
+        if self._forgotten:
+            self.forget()
 
     def _expect(self, *states: State) -> None:
         if self.state not in states:
@@ -116,6 +141,11 @@ class Job:
         """Memory that is held for this job."""
         outputs = sum(output.size for output in self.outputs.values())
         return self.log.kept_bytes + outputs + (self.bundle_bytes if self._bundle_memory else 0)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time used so far, or in all."""
+        return self.result.usage.cpu_usec / 1e6 if self.result else self._meter()
 
     def open_outputs(self) -> MemoryFile:
         """The store of all outputs, for a reader that may outlive the job."""

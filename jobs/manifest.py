@@ -26,9 +26,12 @@ MIN_MEMORY_MB = 16
 MEMORY_MB = 512  # when nothing is asked for
 TIMEOUT_SECONDS = 300
 
-# What a client of the earlier system may say and no server has ever read. Left out, and the answer
-# says so: refusing would break scripts that work without them.
-_LATER = frozenset({"environment", "requirements", "gpu"})
+# What a manifest may say some day. A job that needs one of these would only fail later.
+_NOT_YET = {
+    "requirements": "dependencies are not installed yet; upload what the job needs with it",
+    "gpu": "jobs get no gpu yet",
+}
+_NO_ENVIRONMENT = ("", "default")  # what earlier clients call having none
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _ENV_REFUSED = re.compile(r"LD_.*|GLIBC_TUNABLES|PATH|MALLOC_.*", re.ASCII)  # change what is run
@@ -42,6 +45,7 @@ class Bounds(NamedTuple):
 
     timeout_seconds: int = 300
     memory_mb: int = 512
+    ttl_seconds: int = 300
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +53,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     entrypoint: str
     interpreter: str  # the name of a Runtime
+    environment: str  # as it was asked for, or empty
     steps: int  # of how many its command consists: a compiler first, say, then the program
     args: tuple[str, ...]
     env: dict[str, str]
@@ -57,14 +62,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     timeout: int  # seconds
     memory_mb: int
     cpu_seconds: float  # 0: no limit of its own
+    ttl: int  # seconds from the end until it is forgotten; 0: as this server has it
     warnings: tuple[str, ...] = ()  # what was asked and left out
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """The manifest as the client wrote it, before anything is known about the upload."""
 
-    entrypoint: str | UnsetType = UNSET
+    entrypoint: str = ""
     interpreter: str | UnsetType = UNSET
+    environment: str | None = None
     args: list[str] = []
     env: dict[str, str] = {}
     stdin: str = ""
@@ -72,6 +79,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     timeout: int | UnsetType = UNSET
     memory_mb: int | UnsetType = UNSET
     cpu_seconds: int | float | UnsetType = UNSET
+    ttl: int | UnsetType = UNSET
     warnings: tuple[str, ...] = ()
 
     def settle(
@@ -85,6 +93,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         return Manifest(
             entrypoint=entrypoint,
             interpreter=runtime.name,
+            environment=self.environment or "",
             steps=len(runtime.steps),
             args=tuple(self.args),
             env=self.env,
@@ -99,11 +108,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
                 min(MEMORY_MB, bounds.memory_mb),
             ),
             cpu_seconds=float(_within("cpu_seconds", self.cpu_seconds, 0.01, most, 0)),
+            ttl=_within("ttl", self.ttl, 1, bounds.ttl_seconds, 0),
             warnings=self.warnings,
         )
 
     def _find_entrypoint(self, paths: Sequence[str], runtimes: Mapping[str, Runtime]) -> str:
-        if isinstance(self.entrypoint, UnsetType):
+        if not self.entrypoint:
             return self._guess_entrypoint(paths, runtimes)
         entrypoint = self.entrypoint.removeprefix("./")
         _relative("entrypoint", entrypoint)
@@ -116,8 +126,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     def _guess_entrypoint(self, paths: Sequence[str], runtimes: Mapping[str, Runtime]) -> str:
         usual = [runtime.entrypoint for runtime in runtimes.values() if runtime.entrypoint]
-        if not isinstance(self.interpreter, UnsetType):
-            usual = [_runtime(self.interpreter, runtimes).entrypoint]
+        if named := self._named_runtime(runtimes):
+            usual = [named.entrypoint]
         elif "main.py" in usual:  # first, as the earlier system looked for it first
             usual = ["main.py", *usual]
         for name in usual:
@@ -132,8 +142,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _find_runtime(self, entrypoint: str, runtimes: Mapping[str, Runtime]) -> Runtime:
-        if not isinstance(self.interpreter, UnsetType):
-            return _runtime(self.interpreter, runtimes)
+        if named := self._named_runtime(runtimes):
+            return named
         for runtime in runtimes.values():
             if any(entrypoint.lower().endswith(extension) for extension in runtime.extensions):
                 return runtime
@@ -142,10 +152,26 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             f"Name one of: {', '.join(runtimes)}.",
         )
 
+    def _named_runtime(self, runtimes: Mapping[str, Runtime]) -> Runtime | None:
+        """What interpreter or environment names; both together must name the same."""
+        named = None
+        if not isinstance(self.interpreter, UnsetType):
+            named = _runtime("interpreter", self.interpreter, runtimes)
+        if self.environment is None or self.environment in _NO_ENVIRONMENT:
+            return named
+        environment = _runtime("environment", self.environment, runtimes)
+        if named and named != environment:
+            _refuse(
+                f"environment {_quote(self.environment)} runs {environment.name}, "
+                f"and interpreter says {named.name}"
+            )
+        return environment
+
 
 _MUST_BE = {
     "entrypoint": "a string, the path of the file to run",
     "interpreter": "a string, the name of a language",
+    "environment": "a string, the name of an environment",
     "args": "a list of strings",
     "env": "an object of strings",
     "stdin": "a string",
@@ -153,14 +179,19 @@ _MUST_BE = {
     "timeout": "a whole number of seconds",
     "memory_mb": "a whole number of megabytes",
     "cpu_seconds": "a number of seconds",
+    "ttl": "a whole number of seconds",
 }
 
 
-def read(raw: bytes) -> Asked:
-    """The manifest in `raw`, its shape and every string checked."""
-    if len(raw) > MANIFEST_BYTES:
-        _refuse(f"the manifest is larger than {MANIFEST_BYTES // 1024} KiB")
-    table = _load(raw)
+def read(raw: bytes | None, below: bytes | None = None) -> Asked:
+    """The manifest in `raw`, its shape and every string checked; what it does not say is taken
+    from `below`, the upload's job.json.
+    """
+    table = _load(raw) if raw is not None else {}
+    if below is not None:
+        table = _load_below(below, alone=raw is None) | {
+            name: value for name, value in table.items() if value != ""
+        }
     known = {name: table[name] for name in _MUST_BE if name in table}
     try:
         asked = msgspec.convert(known, Asked)
@@ -171,8 +202,21 @@ def read(raw: bytes) -> Asked:
     return msgspec.structs.replace(asked, warnings=_warnings(table))
 
 
+def _load_below(raw: bytes, alone: bool) -> dict[str, object]:
+    """The job.json. Beside a manifest it may be anything: it counts if it names an entrypoint."""
+    try:
+        table = _load(raw)
+    except InvalidManifest:
+        if alone:
+            raise
+        return {}
+    return table if alone or "entrypoint" in table else {}
+
+
 def _load(raw: bytes) -> dict[str, object]:
     """The JSON object. One parser, one pass: what is checked is what is used."""
+    if len(raw) > MANIFEST_BYTES:
+        _refuse(f"the manifest is larger than {MANIFEST_BYTES // 1024} KiB")
     try:
         table = json.loads(
             raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
@@ -227,27 +271,27 @@ def _refuse_field(error: msgspec.ValidationError) -> NoReturn:
 
 
 def _warnings(table: Mapping[str, object]) -> tuple[str, ...]:
-    """What is left out, said; a GPU that is required is refused."""
-    gpu = table.get("gpu")
-    if isinstance(gpu, dict) and gpu.get("required") is True:
-        _refuse("gpu is required, and this server has none for jobs")
-    ignored = []
-    for name in table:
-        if name in _LATER and table[name]:
-            ignored.append(f"{name} is not supported here and was ignored")
-        elif name not in _LATER and name not in _MUST_BE:
-            close = difflib.get_close_matches(name[:40], _MUST_BE, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            ignored.append(f"unknown key {_quote(name)} was ignored{hint}")
-    return tuple(ignored[:10])
+    """What is left out, said. What would be missed is refused, and so is what nobody knows."""
+    warnings = []
+    for name, value in table.items():
+        if name in _NOT_YET and value:
+            if isinstance(value, dict) and value.get("required") is False:
+                warnings.append(f"{name} is ignored: {_NOT_YET[name]}")
+            else:
+                _refuse(f"{name} is not offered: {_NOT_YET[name]}")
+        elif name not in _NOT_YET and name not in _MUST_BE:
+            close = difflib.get_close_matches(name[:40], [*_MUST_BE, *_NOT_YET], 1)
+            hint = f"Did you mean {close[0]}?" if close else f"Known are: {', '.join(_MUST_BE)}."
+            _refuse(f"unknown key {_quote(name)} in the manifest", hint)
+    return tuple(warnings)
 
 
-def _runtime(name: str, runtimes: Mapping[str, Runtime]) -> Runtime:
+def _runtime(what: str, name: str, runtimes: Mapping[str, Runtime]) -> Runtime:
     """Exactly a name or an alias: never a path, a command line or another spelling."""
     for runtime in runtimes.values():
         if name == runtime.name or name in runtime.aliases:
             return runtime
-    _refuse(f"unknown interpreter {_quote(name)}", f"Known here: {', '.join(runtimes)}.")
+    _refuse(f"unknown {what} {_quote(name)}", f"Known here: {', '.join(runtimes)}.")
 
 
 def _within(

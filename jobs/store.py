@@ -1,5 +1,6 @@
 """Store: the jobs in memory, and when they are forgotten. Whatever is not here never was."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from jobs.errors import UnknownJob
@@ -7,11 +8,11 @@ from jobs.job import Job
 
 
 class Store:
-    """Jobs by id, with the sum of the bytes that they hold."""
+    """Jobs by id, with the sums of the bytes that they hold."""
 
-    def __init__(self, ttl_seconds: float) -> None:
-        self.ttl_seconds = ttl_seconds
+    def __init__(self) -> None:
         self.held_bytes = 0
+        self.held_by: Counter[str] = Counter()  # bytes by client
         self._jobs: dict[str, Job] = {}
         self._weights: dict[str, int] = {}
 
@@ -23,10 +24,15 @@ class Store:
         self.weigh(job)
 
     def weigh(self, job: Job) -> None:
-        """Count again what `job` holds."""
-        weight = job.held_bytes
-        self.held_bytes += weight - self._weights.get(job.id, 0)
-        self._weights[job.id] = weight
+        """Count again what `job` holds; nothing, once it is forgotten."""
+        weight = job.held_bytes if job.id in self._jobs else 0
+        more = weight - self._weights.pop(job.id, 0)
+        if weight:
+            self._weights[job.id] = weight
+        self.held_bytes += more
+        self.held_by[job.client] += more
+        if not self.held_by[job.client]:
+            del self.held_by[job.client]
 
     def find(self, job_id: str) -> Job:
         """The job. Raises UnknownJob, the same for a forgotten one and one that never was."""
@@ -35,23 +41,19 @@ class Store:
         except KeyError:
             raise UnknownJob from None
 
-    def expires_at(self, job: Job) -> float | None:
-        """Wall clock time from which `job` is forgotten; None while it is not over."""
-        return job.ended.wall + self.ttl_seconds if job.ended else None
-
     def sweep(self, monotonic: float) -> None:
-        """Forget the jobs that ended `ttl_seconds` ago or earlier."""
+        """Forget the jobs that ended their `ttl_seconds` ago or earlier."""
         self.forget(
             job
             for job in list(self._jobs.values())
-            if job.ended and monotonic - job.ended.monotonic >= self.ttl_seconds
+            if job.ended and monotonic - job.ended.monotonic >= job.ttl_seconds
         )
 
     def forget(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
             del self._jobs[job.id]
-            self.held_bytes -= self._weights.pop(job.id)
             job.forget()
+            self.weigh(job)
 
     def forget_all(self) -> None:
         self.forget(list(self._jobs.values()))

@@ -1,54 +1,126 @@
-"""Who asks, and how often. Rates only, by django-ratelimit; what a job costs is another matter."""
+"""Who asks, how often they may, and what they hear about their quota.
+
+Request rates are django-ratelimit's; what a job costs is the quota's (jobs/quota.py).
+"""
 
 import functools
-import ipaddress
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django_ratelimit.core import get_usage
 
-from jobs.api.site import site_of
+from jobs.api.site import Site, site_of
 from jobs.errors import TooMany
+from jobs.quota import HOUR, MINUTE, Standing
 
 View = Callable[..., Awaitable[HttpResponse]]
+Network = IPv4Network | IPv6Network
+
+
+@functools.cache
+def networks(names: tuple[str, ...]) -> tuple[Network, ...]:
+    return tuple(ip_network(name) for name in names)
 
 
 def client_of(request: HttpRequest) -> str:
-    """The peer's address: IPv6 by /64, which one customer has whole; IPv4 in IPv6 as IPv4.
+    """The client of `request`, as `client_name` has it."""
+    address = address_of(
+        request.META["REMOTE_ADDR"],
+        request.META.get("HTTP_X_FORWARDED_FOR", ""),
+        networks(site_of(request).config.trust_proxy),
+    )
+    return client_name(address)
 
-    No header can change it: whoever connects to us writes headers as they please.
+
+def address_of(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
+    """Where a request comes from: the peer, or what the proxies that we trust say of it.
+
+    Each proxy adds its own peer at the right end of X-Forwarded-For. So it is read from the right,
+    as far as trusted proxies have written it; left of that stands whatever the client likes.
     """
-    address = ipaddress.ip_address(request.META["REMOTE_ADDR"].partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+    hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()]
+    address = peer
+    while hops and is_trusted(address, proxies):
+        hop = hops.pop()
+        if _parse(hop) is None:
+            break
+        address = hop
+    return address
 
 
-def rated(view: View) -> View:
-    """Refuse a client that calls `view` more often than the setting submit_rate allows.
+def is_trusted(address: str, proxies: Sequence[Network]) -> bool:
+    if not proxies:
+        return False
+    parsed = _parse(address)
+    return parsed is not None and any(parsed in network for network in proxies)
+
+
+def client_name(address: str) -> str:
+    """The address; IPv6 by /64, which one customer has whole; IPv4 in IPv6 as IPv4."""
+    parsed = _parse(address)
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Network((parsed, 64), strict=False))
+    return str(parsed or address)
+
+
+def _parse(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text.partition("%")[0].strip("[]"))
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
+
+
+def rated(setting: str) -> Callable[[View], View]:
+    """Refuse a client that calls the view more often than the rate in `setting` allows.
 
     get_usage and not the package's decorator, which cannot wrap a coroutine; and not the cache's
     async calls, which do not count atomically.
     """
 
-    @functools.wraps(view)
-    async def count_first(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        config = site_of(request).config
-        if config.quotas:
-            usage = get_usage(
-                request,
-                group="submit",
-                key=lambda group, request: client_of(request),
-                rate=config.submit_rate,
-                increment=True,
-            )
-            if usage and usage["should_limit"]:
-                raise TooMany(
-                    f"Too many requests: {config.submit_rate} are allowed", usage["time_left"]
+    def decorate(view: View) -> View:
+        @functools.wraps(view)
+        async def count_first(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            config = site_of(request).config
+            if config.quotas:
+                rate = getattr(config, setting)
+                usage = get_usage(
+                    request,
+                    group=view.__name__,
+                    key=lambda group, request: client_of(request),
+                    rate=rate,
+                    increment=True,
                 )
-        return await view(request, *args, **kwargs)
+                if usage and usage["should_limit"]:
+                    raise TooMany(f"Too many requests: {rate} are allowed", usage["time_left"])
+            return await view(request, *args, **kwargs)
 
-    return count_first
+        return count_first
+
+    return decorate
+
+
+def quota_headers(site: Site, client: str) -> dict[str, str]:
+    """RateLimit and RateLimit-Policy, as the draft of the IETF's HTTPAPI group has them."""
+    if not site.config.quotas:
+        return {}
+    stand = site.engine.quota.standing(client)
+    free = max(0, stand.concurrent_limit - stand.active)
+    return {
+        "RateLimit-Policy": f'"cpu";q={math.ceil(stand.cpu_limit)};w={MINUTE:.0f}, '
+        f'"hourly";q={stand.hourly_limit};w={HOUR:.0f}, '
+        f'"concurrent";q={stand.concurrent_limit};qu="concurrent-requests"',
+        "RateLimit": f'"cpu";r={math.floor(stand.cpu_left)};t={math.ceil(stand.cpu_full_in)}, '
+        f'"hourly";r={stand.hourly_left};t={math.ceil(stand.hourly_next_in)}, '
+        f'"concurrent";r={free}',
+    }
+
+
+def refused_body(stand: Standing) -> dict[str, object]:
+    """What earlier clients read in the body of a 429."""
+    return {"cpu_available": round(stand.cpu_left, 2), "active_jobs": stand.active}

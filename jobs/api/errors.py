@@ -1,14 +1,17 @@
-"""The one place where exceptions become responses: {"error", "details"?, "reason"}, nothing of ours
-inside, and nothing of the request in our log.
+"""The one place where exceptions become responses: the fields of RFC 9457 beside those that earlier
+clients read, nothing of ours inside, and nothing of the request in our log.
 """
 
 import logging
+from collections.abc import Mapping
 
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
 
 from jobs import errors
-from jobs.api.wire import reply
+from jobs.api import wire
+from jobs.api.clients import client_of, quota_headers, refused_body
+from jobs.api.site import site_of
 from sandbox.errors import SandboxError
 
 log = logging.getLogger(__name__)
@@ -19,26 +22,53 @@ _STATUS: dict[type[errors.Rejected], int] = {
     errors.UnknownJob: 404,
     errors.UnknownFile: 404,
     errors.Foreign: 403,
+    errors.NotOwner: 403,
+    errors.NotOver: 409,
     errors.TooMany: 429,
+    errors.OverQuota: 429,
     errors.Full: 503,
     errors.Unready: 503,
 }
+_BEARER = {"WWW-Authenticate": "Bearer"}
 
 
-def answer(error: BaseException) -> HttpResponse:
-    """The response for whatever went wrong."""
-    if isinstance(error, errors.Wait):
-        body = _body(error) | {"retry_after": error.retry_after}
-        return reply(body, _status(error), {"Retry-After": str(error.retry_after)})
+def answer(error: BaseException, request: HttpRequest | None = None) -> HttpResponse:
+    """The response for whatever went wrong with `request`, if it came so far."""
     if isinstance(error, errors.Rejected):
-        return reply(_body(error), _status(error))
+        more: dict[str, object] = {}
+        headers = {}
+        if isinstance(error, errors.Wait):
+            more["retry_after"] = error.retry_after
+            headers["Retry-After"] = str(error.retry_after)
+        if isinstance(error, errors.NotOwner) and not error.has_token:
+            return refuse(401, error.sentence, error.reason, error.details, _BEARER)
+        if isinstance(error, errors.OverQuota | errors.TooMany) and request is not None:
+            site, client = site_of(request), client_of(request)
+            more |= refused_body(site.engine.quota.standing(client))
+            headers |= quota_headers(site, client)
+        return refuse(_status(error), error.sentence, error.reason, error.details, headers, more)
     if isinstance(error, SandboxError):
         sentence = f"The sandbox failed at the step {error.step}; nothing was run"
-        return reply({"error": sentence, "reason": "sandbox_error"}, 503, {"Retry-After": "5"})
+        return refuse(503, sentence, "sandbox_error", "", {"Retry-After": "5"}, {"retry_after": 5})
     if isinstance(error, SuspiciousOperation):  # too many query parameters, say
-        return reply({"error": "Bad request", "reason": "invalid_request"}, 400)
+        return refuse(400, "Bad request", "invalid_request")
     report(error)
-    return reply({"error": "The server failed; this is our fault", "reason": "internal"}, 500)
+    return refuse(500, "The server failed; this is our fault", "internal")
+
+
+def refuse(
+    status: int,
+    sentence: str,
+    reason: str,
+    details: str = "",
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, object] | None = None,
+) -> HttpResponse:
+    """An error's response."""
+    body = {**wire.problem(status, sentence, reason, details), **(more or {})}
+    return HttpResponse(
+        wire.encode(body), status=status, content_type=wire.PROBLEM, headers=headers
+    )
 
 
 def report(error: BaseException) -> None:
@@ -48,21 +78,16 @@ def report(error: BaseException) -> None:
 
 
 def not_found(request: HttpRequest, exception: object = None) -> HttpResponse:
-    return reply({"error": "Not found", "reason": "unknown_path"}, 404)
+    return refuse(404, "Not found", "unknown_path")
 
 
 def bad_request(request: HttpRequest, exception: object = None) -> HttpResponse:
-    return reply({"error": "Bad request", "reason": "invalid_request"}, 400)
+    return refuse(400, "Bad request", "invalid_request")
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    return reply({"error": "The server failed; this is our fault", "reason": "internal"}, 500)
+    return refuse(500, "The server failed; this is our fault", "internal")
 
 
 def _status(error: errors.Rejected) -> int:
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 400)
-
-
-def _body(error: errors.Rejected) -> dict[str, object]:
-    body: dict[str, object] = {"error": error.sentence, "reason": error.reason}
-    return body | {"details": error.details} if error.details else body

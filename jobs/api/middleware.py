@@ -3,7 +3,7 @@ each synchronous middleware would cost a hop into a thread.
 
 What it stops: a web page anywhere that makes its visitor's browser post jobs to a Sandrun on the
 visitor's own machine or network (foreign Origin, cross-site Sec-Fetch-Site), or that gives its own
-name our address to read the answers (Host).
+name our address to read the answers (Host). Sites named in the setting allow_origin are at home.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from asgiref.sync import markcoroutinefunction
 from django.http import HttpRequest, HttpResponse
 from django.http.request import split_domain_port, validate_host
+from django.utils.cache import patch_vary_headers
 
 from jobs.api.errors import answer
 from jobs.api.site import site_of
@@ -23,6 +24,14 @@ GetResponse = Callable[[HttpRequest], Awaitable[HttpResponse]]
 ANY_ADDRESS = "<address>"  # among hosts: whatever is a number; a rebound name never is
 
 _SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
+# What a page of an allowed origin may send; never cookies.
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
+    "Access-Control-Allow-Headers": "authorization, content-type",
+    "Access-Control-Max-Age": "600",
+    "Access-Control-Allow-Private-Network": "true",
+}
+
 _OWN_SITES = ("same-origin", "none")  # none: typed into the address bar
 
 HEADERS = {
@@ -48,18 +57,31 @@ class Guard:
         markcoroutinefunction(self)
 
     async def __call__(self, request: HttpRequest) -> HttpResponse:
+        site = site_of(request)
+        origin = request.META.get("HTTP_ORIGIN")
+        invited = origin in site.config.allow_origin
         handshake = "websocket" in request.META.get("HTTP_UPGRADE", "").lower()
         refused = refusal(
             request.method or "",
             request.META.get("HTTP_HOST", ""),
-            request.META.get("HTTP_ORIGIN"),
-            request.META.get("HTTP_SEC_FETCH_SITE"),
-            site_of(request).hosts,
+            None if invited else origin,
+            None if invited else request.META.get("HTTP_SEC_FETCH_SITE"),
+            site.hosts,
             handshake,
         )
         if handshake and not refused:
             refused = Rejected("No WebSocket is served here")
-        response = answer(refused) if refused else await self.get_response(request)
+        if refused:
+            response = answer(refused)
+        elif invited and request.method == "OPTIONS":
+            response = HttpResponse(status=204, headers=_PREFLIGHT)
+        else:
+            response = await self.get_response(request)
+        if site.config.allow_origin:
+            patch_vary_headers(response, ("Origin",))
+        if invited:
+            response["Access-Control-Allow-Origin"] = origin
+            response["Access-Control-Expose-Headers"] = "*"
         for name, value in HEADERS.items():
             response.setdefault(name, value)
         if not response.streaming:
@@ -67,7 +89,7 @@ class Guard:
         return response
 
     async def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse:
-        return answer(error)
+        return answer(error, request)
 
 
 def refusal(

@@ -9,9 +9,9 @@ log, and errors that happen below Django look like the others.
 
 import asyncio
 import io
-import json
 import re
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -25,10 +25,13 @@ from twisted.logger import globalLogBeginner
 from twisted.web import http
 from zope.interface import implementer
 
+from jobs.api.clients import client_name, is_trusted, networks
 from jobs.api.errors import report
 from jobs.api.middleware import HEADERS
 from jobs.api.uploads import BODY_KEY, too_large
+from jobs.api.wire import PROBLEM, encode, problem
 from jobs.conf import Config
+from jobs.engine import Engine
 from jobs.memory import MemoryFile
 
 reactor: Any = installed_reactor
@@ -38,9 +41,11 @@ Scope = MutableMapping[str, Any]
 Application = Callable[..., Awaitable[None]]
 
 IDLE_SECONDS = 20  # a connection that asks nothing
+BUSY_RETRY_SECONDS = 5
 LINGER_SECONDS = 5  # for a refused client to stop sending and read why
 CONNECTIONS = 2000
-STOP_SECONDS = 0.5  # for answers that are on their way when we stop
+DRAIN_SECONDS = 1.0  # for answers that are on their way when we stop
+STOP_SECONDS = 0.5  # for those that are cut off then
 
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -54,6 +59,7 @@ class Channel(TwistedChannel):
 
     _deadline: Any = None
     refused = False
+    client = ""
 
     @property
     def config(self) -> Config:
@@ -86,7 +92,7 @@ class Channel(TwistedChannel):
     def connectionLost(self, reason: Any) -> None:
         self._disarm()
         super().connectionLost(reason)
-        self.factory.connections -= 1
+        self.factory.lost(self)
 
     def refuse(self, status: int, sentence: str, reason: str) -> None:
         """Answer now, take no more, and let the client read why before we hang up."""
@@ -149,11 +155,33 @@ class Gate:
     stopProducing = resumeProducing
 
 
+class Body(MemoryFile):
+    """The body of a request, counted by the engine as long as it is open."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._counted = 0
+        super().__init__()
+
+    def receive(self, data: bytes) -> bool:
+        """Append `data`; False when it would be too much for the engine."""
+        if not self._engine.receive(len(data)):
+            return False
+        self._counted += len(data)
+        self.write(data)
+        return True
+
+    def close(self) -> None:
+        counted, self._counted = self._counted, 0
+        self._engine.let_go(counted)
+        super().close()
+
+
 class Request(WebRequest):
     """One request: its body counted into memory, its answer written through a Gate."""
 
-    body: MemoryFile | None = None
-    received = 0  # bytes of the body that the server counts
+    body: Body | None = None
+    received = 0  # bytes of the body
     gate: Gate | None = None
     _parsePOSTFormSubmission = False  # Twisted would parse uploads with its e-mail parser
 
@@ -165,8 +193,10 @@ class Request(WebRequest):
         self.content = io.BytesIO()  # stays empty: what reads the body reads `body`
         if length is not None and length > self.channel.config.upload_bytes:
             self._refuse_body()
+        elif length is not None and length > self.server.engine.room:
+            self._refuse_for_now()
         elif length != 0:
-            self.body = MemoryFile()
+            self.body = Body(self.server.engine)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         headers = self.requestHeaders
@@ -188,14 +218,17 @@ class Request(WebRequest):
             return
         if self.received + len(data) > self.channel.config.upload_bytes:
             self._refuse_body()
-        elif not self.server.may_receive(len(data)):
-            self.channel.refuse(503, "Too many uploads at once", "busy")
-        else:
+        elif self.body.receive(data):
             self.received += len(data)
-            self.body.write(data)
+        else:
+            self._refuse_for_now()
+
+    def _refuse_for_now(self) -> None:
+        self.requestHeaders.removeHeader(b"Expect")  # or "100 Continue" would follow the answer
+        self.channel.refuse(503, "The memory for jobs is full", "busy")
 
     def _refuse_body(self) -> None:
-        self.requestHeaders.removeHeader(b"Expect")  # or "100 Continue" would follow the answer
+        self.requestHeaders.removeHeader(b"Expect")
         error = too_large(self.channel.config.upload_bytes)
         self.channel.refuse(413, error.sentence, error.reason)
 
@@ -221,15 +254,13 @@ class Request(WebRequest):
         self.drop_body()
 
     def drop_body(self) -> None:
-        self.server.receiving -= self.received
-        self.received = 0
         if self.body is not None:
             self.body.close()
             self.body = None
 
     def basic_error(self, status: int, status_text: bytes, body: str) -> None:
         sentence = status_text.decode("ascii")
-        content = _body(sentence, "internal" if status >= 500 else "invalid_request")
+        content = _body(status, sentence, "internal" if status >= 500 else "invalid_request")
         headers = _headers() | {"Content-Length": str(len(content))}
         self.handle_reply(
             {
@@ -242,38 +273,50 @@ class Request(WebRequest):
 
 
 class Factory(HTTPFactory):
-    """Makes the connections, up to a number."""
+    """Makes the connections, up to a number, and up to a smaller one for each client."""
 
     protocol = Channel
-    connections = 0
+
+    def __init__(self, server: "Server") -> None:
+        super().__init__(server)
+        self.clients: Counter[str] = Counter()  # connections by client
 
     def buildProtocol(self, addr: Any) -> Channel | None:
-        if self.connections >= CONNECTIONS:
+        config = self.server.config
+        client = client_name(addr.host)
+        crowded = self.clients[client] >= config.client_connections
+        if crowded and not is_trusted(addr.host, networks(config.trust_proxy)):
             return None  # Twisted closes it
-        self.connections += 1
+        if self.clients.total() >= CONNECTIONS:
+            return None
+        self.clients[client] += 1
         channel = super().buildProtocol(addr)
         assert isinstance(channel, Channel)
+        channel.client = client
         channel.requestFactory = Request
         channel.timeOut = IDLE_SECONDS
         return channel
 
+    def lost(self, channel: Channel) -> None:
+        self.clients[channel.client] -= 1
+        if not self.clients[channel.client]:
+            del self.clients[channel.client]
+
 
 class Server(DaphneServer):
-    """Serves `application` on `listener` until SIGTERM or SIGINT; then `close` is awaited."""
+    """Serves `application` on `listener` until SIGTERM or SIGINT; then `engine` is closed."""
 
     def __init__(
         self,
         application: Application,
         listener: socket.socket,
-        config: Config,
-        close: Callable[[], Awaitable[None]],
+        engine: Engine,
     ) -> None:
         super().__init__(application, endpoints=["a socket that listens already"], server_name="")
-        self.config = config
-        self.receiving = 0  # bytes of uploads that are not with the engine yet
+        self.engine = engine
+        self.config = engine.config
         self.connections: dict[Any, dict[str, Any]] = {}
         self._listener = listener
-        self._close = close
         self._port: Any = None
 
     def run(self) -> None:
@@ -314,24 +357,17 @@ class Server(DaphneServer):
                 if protocol.channel:
                     protocol.channel.transport.abortConnection()
 
-    def may_receive(self, size: int) -> bool:
-        """Count `size` bytes of an upload, unless all uploads together are too large by them."""
-        if self.receiving + size > self.config.held_bytes:
-            return False
-        self.receiving += size
-        return True
-
     async def _stop(self) -> None:
-        """Take no more, end what runs, give answers that are on their way a moment."""
+        """Take no more, end what runs, and let the answers that are on their way arrive."""
         await self._port.stopListening().asFuture(asyncio.get_running_loop())
-        await self._close()
+        await self.engine.close()
         running = [
             details["application_instance"]
             for details in self.connections.values()
             if "application_instance" in details
         ]
         if running:
-            _, late = await asyncio.wait(running, timeout=STOP_SECONDS)
+            _, late = await asyncio.wait(running, timeout=DRAIN_SECONDS)
             for application in late:
                 application.cancel()
             with suppress(TimeoutError):
@@ -346,10 +382,10 @@ def _report_failures(event: Any) -> None:
 
 def _bare_response(status: int, sentence: str, reason: str) -> bytes:
     """A whole response, for where no request exists that could carry it."""
-    body = _body(sentence, reason)
+    body = _body(status, sentence, reason)
     headers = _headers() | {"Content-Length": str(len(body)), "Connection": "close"}
     if status == 503:
-        headers["Retry-After"] = "5"
+        headers["Retry-After"] = str(BUSY_RETRY_SECONDS)
     lines = [
         f"HTTP/1.1 {status} {_phrase(status).decode()}",
         *(f"{name}: {value}" for name, value in headers.items()),
@@ -362,8 +398,9 @@ def _phrase(status: int) -> bytes:
 
 
 def _headers() -> dict[str, str]:
-    return {"Content-Type": "application/json", **HEADERS}
+    return {"Content-Type": PROBLEM, **HEADERS}
 
 
-def _body(sentence: str, reason: str) -> bytes:
-    return json.dumps({"error": sentence, "reason": reason}).encode()
+def _body(status: int, sentence: str, reason: str) -> bytes:
+    more = {"retry_after": BUSY_RETRY_SECONDS} if status == 503 else {}
+    return encode({**problem(status, sentence, reason), **more})

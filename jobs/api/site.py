@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jobs.conf import Config
 from jobs.engine import Engine
+from jobs.manifest import Bounds
 from sandbox.runtimes import Runtime
 
 SCOPE_KEY = "sandrun.site"
@@ -26,6 +27,12 @@ class Site(NamedTuple):
     engine: Engine
     interpreters: Mapping[str, Interpreter]
     hosts: tuple[str, ...]  # names that a request may call us by, as in ALLOWED_HOSTS
+
+    @property
+    def bounds(self) -> Bounds:
+        """The most that a manifest may ask for here."""
+        config = self.config
+        return Bounds(config.timeout_seconds, config.memory_mb, config.ttl_seconds)
 
     @property
     def runtimes(self) -> dict[str, Runtime]:

@@ -1,17 +1,24 @@
-"""multipart/form-data, read where it lies: the body is one MemoryFile, a part is a range of it.
+"""What comes in, as a Form: multipart/form-data, JSON with the files inside, or plain code.
 
-Our own reader, since the usual ones hold an upload several times over, write it to disk, or cut the
-folders off the names. It runs in a thread; the event loop never sees the bytes.
+Multipart is read where it lies: the body is one MemoryFile, a part is a range of it. Our own
+reader, since the usual ones hold an upload several times over, write it to disk, or cut the folders
+off the names. It runs in a thread; the event loop never sees the bytes.
 """
 
+import base64
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote_to_bytes
+
+import msgspec
+from django.http import QueryDict
 
 from jobs.bundle import Part
 from jobs.errors import InvalidManifest, InvalidUpload, TooLarge, UnsupportedUpload
 from jobs.manifest import MANIFEST_BYTES
 from jobs.memory import CHUNK, MemoryFile
+from sandbox.runtimes import Runtime
 
 BODY_KEY = "sandrun.body"  # where our server leaves the body in the scope; whoever serves closes it
 
@@ -23,6 +30,11 @@ _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _PARAMETER = re.compile(r';[ \t]*([\w!#$%&\'*+.^`|~-]+)=("(?:[^"\\]|\\.)*"|[^;"\s]*)[ \t]*')
 _ESCAPED = re.compile(r'\\(["\\])')
 _PLAIN_ENCODINGS = ("binary", "8bit", "7bit")
+
+
+_JSON_BYTES = 16 * 1024 * 1024  # parsed it is several times as much: larger uploads are forms
+_NO_RUNTIME = "python3"  # for code that says nothing about itself
+_SHEBANG = re.compile(rb"#!\s*(\S+)(?:\s+(?:-S\s+)?(\S+))?")
 
 
 class Form(NamedTuple):
@@ -56,6 +68,8 @@ def too_large(limit_bytes: int) -> TooLarge:
 
 def read_form(body: MemoryFile, content_type: str) -> Form:
     """The Form in `body`. Slow for large bodies: call it in a thread."""
+    if content_type.partition(";")[0].strip().lower() == "application/json":
+        return _read_json(body)
     files: list[Part] = []
     manifest: bytes | None = None
     for field, name, start, size in _parts(body, _boundary(content_type)):
@@ -72,11 +86,102 @@ def read_form(body: MemoryFile, content_type: str) -> Form:
     return Form(files, manifest)
 
 
+# ---- JSON
+
+
+def _read_json(body: MemoryFile) -> Form:
+    """{"files": {path: text or {"base64": text}}, "manifest": {...}}."""
+    if body.size > _JSON_BYTES:
+        raise TooLarge(
+            f"JSON is taken up to {_JSON_BYTES // (1024 * 1024)}MB",
+            "Send larger files as multipart/form-data.",
+        )
+    try:
+        table = msgspec.json.decode(body.read(0, body.size))
+    except (msgspec.DecodeError, RecursionError):
+        _refuse("the body is not valid JSON")
+    if not isinstance(table, dict) or not isinstance(table.get("files"), dict):
+        _refuse('the body must be like {"files": {"main.py": "print(1)"}, "manifest": {}}')
+    for name in table:
+        if name not in ("files", "manifest"):
+            _refuse("the body may hold 'files' and 'manifest' only")
+    inside = MemoryFile()
+    files = []
+    for path, content in table["files"].items():
+        start = inside.size
+        files.append(Part(path, inside, start, inside.write(_content(content))))
+    given = table.get("manifest")
+    return Form(files, None if given is None else msgspec.json.encode(given))
+
+
+def _content(value: object) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, dict) and isinstance(value.get("base64"), str) and len(value) == 1:
+        try:
+            return base64.b64decode(value["base64"], validate=True)
+        except ValueError:
+            _refuse("a file's base64 is damaged")
+    _refuse('a file must be text, or {"base64": text}')
+
+
+# ---- the body is the code
+
+
+def read_run(body: MemoryFile, query: QueryDict, runtimes: Mapping[str, Runtime]) -> Form:
+    """The one file that `body` is, with the manifest that `query` is."""
+    if not body.size:
+        _refuse("the body is empty; it is the code to run")
+    table: dict[str, object] = {}
+    for name, values in query.lists():
+        if name in ("args", "outputs"):
+            table[name] = values
+        elif len(values) > 1:
+            raise InvalidManifest(f"'{name[:40]}' is given twice")
+        elif name != "wait":
+            table[name] = _number(values[0]) if name in _NUMBERS else values[0]
+    if "interpreter" not in table and "environment" not in table:
+        table["interpreter"] = _shebang(body.read(0, 256), runtimes) or _NO_RUNTIME
+    named = table.get("interpreter") or table.get("environment")
+    runtime = next((r for r in runtimes.values() if named == r.name or named in r.aliases), None)
+    suffix = runtime.extensions[0] if runtime and runtime.extensions else ""
+    path = (runtime.entrypoint if runtime else "") or f"main{suffix}"
+    if table.setdefault("entrypoint", path) != path:
+        raise InvalidManifest("the code has no other name", "Leave 'entrypoint' out.")
+    return Form([Part(path, body, 0, body.size)], msgspec.json.encode(table))
+
+
+_NUMBERS = ("timeout", "memory_mb", "cpu_seconds", "ttl")
+
+
+def _number(text: str) -> object:
+    """The number that `text` is; else the text, about which the manifest has its own sentence."""
+    if re.fullmatch(r"[0-9]{1,15}", text):
+        return int(text)
+    return float(text) if re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", text) else text
+
+
+def _shebang(head: bytes, runtimes: Mapping[str, Runtime]) -> str | None:
+    """The runtime that the first line names: #!/bin/bash, #!/usr/bin/env node."""
+    found = _SHEBANG.match(head.split(b"\n", 1)[0])
+    if not found:
+        return None
+    name = found[1].rpartition(b"/")[2]
+    if name == b"env":
+        name = found[2] or b""
+    word = name.decode("latin-1")
+    return next((r.name for r in runtimes.values() if word == r.name or word in r.aliases), None)
+
+
+# ---- multipart
+
+
 def _boundary(content_type: str) -> bytes:
     kind, parameters = _parameters(content_type)
     if kind != "multipart/form-data":
         raise UnsupportedUpload(
-            "Send multipart/form-data", "curl: -F files=@main.py -F 'manifest={...}'"
+            "Send multipart/form-data, or JSON as application/json",
+            "curl: -F files=@main.py -F 'manifest={...}'",
         )
     boundary = parameters.get("boundary", "")
     if not _BOUNDARY.fullmatch(boundary):

@@ -6,9 +6,15 @@ from jobs.api import views
 
 urlpatterns = [
     path("submit", views.submit),
+    path("run", views.run),
     path("health", views.health),
+    path("stats", views.stats),
+    path("environments", views.environments),
     path("status/<str:job_id>", views.status),
     path("logs/<str:job_id>", views.logs),
     path("outputs/<str:job_id>", views.outputs),
+    path("download/<str:job_id>", views.download_all),
     re_path(r"(?s)\Adownload/(?P<job_id>[^/]+)/(?P<name>.+)\Z", views.download),
+    path("jobs/<str:job_id>", views.delete),
+    path("jobs/<str:job_id>/cancel", views.cancel),
 ]

@@ -14,23 +14,26 @@ from urllib.parse import quote, unquote_to_bytes
 
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
-from jobs import bundle, manifest
+from jobs import archives, bundle, manifest
 from jobs.api import wire
-from jobs.api.clients import View, rated
+from jobs.api.clients import View, client_of, quota_headers, rated
+from jobs.api.errors import refuse
 from jobs.api.filetypes import served_type_of
 from jobs.api.site import Site, site_of
-from jobs.api.uploads import Form, body_of, read_form
+from jobs.api.uploads import Form, body_of, read_form, read_run
 from jobs.api.wire import reply
-from jobs.errors import Rejected, UnknownFile
+from jobs.errors import NotOver, Rejected, UnknownFile
 from jobs.job import Job
 from jobs.logs import STREAMS
 from jobs.memory import MemoryFile
 from sandbox.model import Output
 
 WAIT_SECONDS = 60  # the longest ?wait=
+END_SECONDS = 5  # for a cancelled job to be dead
 CHUNK = 64 * 1024
 WHOLE_BYTES = 64 * 1024  # answers up to here go out in one piece
 
+ReadForm = Callable[[MemoryFile, HttpRequest, Site], Form]
 Page = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
@@ -43,8 +46,8 @@ def methods(*allowed: str) -> Callable[[View], View]:
         @functools.wraps(view)
         async def check_first(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             if request.method not in allowed:
-                body = {"error": "Method not allowed", "reason": "method_not_allowed"}
-                return reply(body, 405, {"Allow": ", ".join(allowed)})
+                allow = {"Allow": ", ".join(allowed)}
+                return refuse(405, "Method not allowed", "method_not_allowed", headers=allow)
             return await view(request, *args, **kwargs)
 
         return check_first
@@ -59,6 +62,7 @@ def front_door(page: Page) -> View:
     """GET /: `page` for a browser, the server's JSON for everybody else."""
 
     @methods("GET")
+    @rated("read_rate")
     async def index(request: HttpRequest) -> HttpResponse:
         if _accepts(request, "text/html"):
             response = await page(request)
@@ -76,68 +80,149 @@ async def health(request: HttpRequest) -> HttpResponse:
     return reply(wire.health(site), 200 if site.engine.runner.alive else 503)
 
 
+@methods("GET")
+@rated("read_rate")
+async def stats(request: HttpRequest) -> HttpResponse:
+    site, client = site_of(request), client_of(request)
+    return reply(wire.stats(site, client), 200, quota_headers(site, client))
+
+
+@methods("GET")
+@rated("read_rate")
+async def environments(request: HttpRequest) -> HttpResponse:
+    return reply(wire.environments(site_of(request)))
+
+
 async def not_found(request: HttpRequest) -> HttpResponse:
     """Every other path. A view, since Django's own 404 goes through a thread and into the log."""
-    return reply({"error": "Not found", "reason": "unknown_path"}, 404)
+    return refuse(404, "Not found", "unknown_path")
+
+
+# ---- a job's beginning
+
+
+@methods("POST")
+@rated("submit_rate")
+async def submit(request: HttpRequest) -> HttpResponse:
+    """Take a job: the answer is its id; with ?wait=SECONDS, how it went as well."""
+    site = site_of(request)
+    seconds = _wait_seconds(request)
+    job = await _take(request, site, _read_submit)
+    headers = {"Location": f"/status/{job.id}", **quota_headers(site, job.client)}
+    accepted = wire.submitted(site.engine, job)
+    if not seconds:
+        return reply(accepted, 200, headers)
+    await _wait_for(job, seconds)
+    return _whole(site, job, headers, {"owner_token": job.owner_token})
+
+
+@methods("POST")
+@rated("submit_rate")
+async def run(request: HttpRequest) -> HttpResponse:
+    """The body is code: answer with what it prints, or with everything as JSON if that is asked."""
+    site = site_of(request)
+    seconds = _wait_seconds(request) if "wait" in request.GET else WAIT_SECONDS
+    job = await _take(request, site, _read_run)
+    await _wait_for(job, seconds)
+    headers = {
+        "Location": f"/status/{job.id}",
+        **quota_headers(site, job.client),
+        **wire.run_headers(job),
+    }
+    if job.is_over and not _accepts(request, wire.JSON):
+        small = job.log.kept_bytes <= WHOLE_BYTES
+        return _pieces(wire.log_raw(job.log, STREAMS), wire.TEXT, small, headers)
+    response = _whole(site, job, headers, {"owner_token": job.owner_token})
+    if not job.is_over:
+        response.status_code = 202
+    return response
+
+
+async def _take(request: HttpRequest, site: Site, read: ReadForm) -> Job:
+    """The Job that `request` asks for, in line. What is refused on the way has cost no quota."""
+    engine = site.engine
+    with body_of(request, site.config.upload_bytes) as body:
+        engine.admit()
+        with engine.quota.reserve(client_of(request)) as reservation:
+            form = await asyncio.to_thread(read, body, request, site)
+            asked = manifest.read(form.manifest)  # first: its faults are cheap to find
+            upload = await bundle.receive(form.files, engine.runner.inspect)
+            with upload.memory.closed_on_error():
+                body.close()  # its bytes are the upload's now
+                if not asked.entrypoint and upload.job_json is not None:
+                    asked = manifest.read(form.manifest, upload.job_json)
+                settled = asked.settle(upload.paths, site.runtimes, site.bounds)
+                return engine.submit(settled, upload, reservation)
+
+
+def _read_submit(body: MemoryFile, request: HttpRequest, site: Site) -> Form:
+    return read_form(body, request.META.get("CONTENT_TYPE", ""))
+
+
+def _read_run(body: MemoryFile, request: HttpRequest, site: Site) -> Form:
+    return read_run(body, request.GET, site.runtimes)
 
 
 # ---- one job
 
 
-@methods("POST")
-@rated
-async def submit(request: HttpRequest) -> HttpResponse:
-    site = site_of(request)
-    with body_of(request, site.config.upload_bytes) as body:
-        site.engine.admit(body.size)
-        form = await asyncio.to_thread(read_form, body, request.META.get("CONTENT_TYPE", ""))
-        job = await _take(site, form)
-    return reply(wire.submitted(site.engine, job), 200, {"Location": f"/status/{job.id}"})
-
-
-async def _take(site: Site, form: Form) -> Job:
-    """The Job that `form` asks for. The manifest is read first: its faults are cheap to find."""
-    asked = manifest.read(form.manifest) if form.manifest is not None else None
-    upload = await bundle.receive(form.files, site.engine.runner.inspect)
-    with upload.memory.closed_on_error():
-        if asked is None:
-            asked = manifest.read(upload.job_json or b"{}")
-        bounds = manifest.Bounds(site.config.timeout_seconds, site.config.memory_mb)
-        return site.engine.submit(asked.settle(upload.paths, site.runtimes, bounds), upload)
-
-
 @methods("GET")
+@rated("read_rate")
 async def status(request: HttpRequest, job_id: str) -> HttpResponse:
-    """Where the job is; with ?wait=SECONDS, as soon as it is over."""
+    """Where the job is; with ?wait=SECONDS, as soon as it is over, with its logs and outputs."""
+    site = site_of(request)
+    job = site.engine.store.find(job_id)
+    if not (seconds := _wait_seconds(request)):
+        return reply(wire.status(site.engine, job))
+    await _wait_for(job, seconds)
+    return _whole(site, job)
+
+
+@methods("POST")
+@rated("submit_rate")
+async def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
+    """End the job; the answer is its status then. One that is over stays as it is."""
     engine = site_of(request).engine
-    job = engine.store.find(job_id)
-    if seconds := _wait_seconds(request):
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(job.over.wait(), seconds)
+    job = _own_job(request, job_id)
+    engine.cancel(job)
+    await _wait_for(job, END_SECONDS)
     return reply(wire.status(engine, job))
 
 
+@methods("DELETE")
+@rated("submit_rate")
+async def delete(request: HttpRequest, job_id: str) -> HttpResponse:
+    """End the job and forget it, now."""
+    job = _own_job(request, job_id)
+    site_of(request).engine.delete(job)
+    return reply({"job_id": job.id, "deleted": True})
+
+
 @methods("GET")
+@rated("read_rate")
 async def logs(request: HttpRequest, job_id: str) -> HttpResponse:
-    """Both streams as JSON; for Accept: text/plain, or with ?stream=, the bytes as printed."""
+    """Both streams as JSON; the bytes as printed with ?stream=, or for whoever takes text only."""
     log = site_of(request).engine.store.find(job_id).log
     stream = request.GET.get("stream")
     if stream is not None and stream not in STREAMS:
         raise Rejected("stream must be stdout or stderr")
-    if stream is None and not _accepts(request, "text/plain"):
-        return _pieces(wire.log_json(log), wire.JSON, small=log.kept_bytes <= WHOLE_BYTES)
+    small = log.kept_bytes <= WHOLE_BYTES
+    wants_text = _accepts(request, "text/plain") and not _accepts(request, wire.JSON)
+    if stream is None and not wants_text:
+        return _pieces(wire.log_json(log), wire.JSON, small)
     pieces = wire.log_raw(log, (stream,) if stream else STREAMS)
-    response = _pieces(pieces, "text/plain; charset=utf-8", small=log.kept_bytes <= WHOLE_BYTES)
-    response["X-Sandrun-Truncated"] = "true" if log.truncated else "false"
-    return response
+    truncated = {"X-Sandrun-Truncated": "true" if log.truncated else "false"}
+    return _pieces(pieces, wire.TEXT, small, truncated)
 
 
 @methods("GET")
+@rated("read_rate")
 async def outputs(request: HttpRequest, job_id: str) -> HttpResponse:
     return reply(wire.outputs(site_of(request).engine.store.find(job_id)))
 
 
 @methods("GET")
+@rated("read_rate")
 async def download(request: HttpRequest, job_id: str, name: str) -> HttpResponse:
     """One output. It is looked up in the list of what was collected; no file is opened by name."""
     job = site_of(request).engine.store.find(job_id)
@@ -156,6 +241,64 @@ async def download(request: HttpRequest, job_id: str, name: str) -> HttpResponse
     return StreamingHttpResponse(content, content_type=kind, headers=headers)
 
 
+@methods("GET")
+@rated("read_rate")
+async def download_all(request: HttpRequest, job_id: str) -> HttpResponse:
+    """All outputs as one archive: tar.gz, or with ?format=zip; with ?delete=1 and the owner_token
+    the job is forgotten with it.
+    """
+    engine = site_of(request).engine
+    job = engine.store.find(job_id)
+    form = request.GET.get("format", "tar.gz")
+    if form not in archives.FORMATS:
+        raise Rejected(f"format must be {' or '.join(archives.FORMATS)}")
+    last = request.GET.get("delete", "0") == "1"
+    if last:
+        _own_job(request, job_id)
+    if not job.ended:
+        raise NotOver("The job is not over, so it has no outputs yet", "Ask /status with ?wait=60.")
+    headers = {
+        "Content-Disposition": disposition(f"{job.id}.{form}".encode()),
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+    }
+    kind = archives.FORMATS[form].content_type
+    if request.method == "HEAD":
+        return HttpResponse(content_type=kind, headers=headers)
+    found = list(job.outputs.values())
+    memory = job.open_outputs() if found else MemoryFile()
+    content = archives.stream(form, memory, found, int(job.ended.wall))
+    if last:
+        engine.delete(job)
+    return StreamingHttpResponse(content, content_type=kind, headers=headers)
+
+
+def _own_job(request: HttpRequest, job_id: str) -> Job:
+    """The job, for whoever has its owner_token. Raises UnknownJob or NotOwner."""
+    engine = site_of(request).engine
+    job = engine.store.find(job_id)
+    scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    engine.check_owner(job, token.strip() if scheme.lower() == "bearer" else None)
+    return job
+
+
+async def _wait_for(job: Job, seconds: float) -> None:
+    """Until the job is over, or so long."""
+    if not job.is_over:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(job.over.wait(), seconds)
+
+
+def _whole(
+    site: Site,
+    job: Job,
+    headers: dict[str, str] | None = None,
+    more: dict[str, object] | None = None,
+) -> HttpResponse:
+    """Everything about the job but the bytes of its outputs."""
+    small = job.log.kept_bytes <= WHOLE_BYTES
+    return _pieces(wire.whole(site.engine, job, more or {}), wire.JSON, small, headers)
+
+
 async def _read_out(memory: MemoryFile, output: Output) -> AsyncIterator[bytes]:
     """The bytes of `output`. `memory` is the download's own: the job may be forgotten meanwhile."""
     try:
@@ -165,15 +308,17 @@ async def _read_out(memory: MemoryFile, output: Output) -> AsyncIterator[bytes]:
         memory.close()
 
 
-def _pieces(pieces: Iterator[bytes], kind: str, small: bool) -> HttpResponse:
+def _pieces(
+    pieces: Iterator[bytes], kind: str, small: bool, headers: dict[str, str] | None = None
+) -> HttpResponse:
     if small:
-        return HttpResponse(b"".join(pieces), content_type=kind)
+        return HttpResponse(b"".join(pieces), content_type=kind, headers=headers)
 
     async def one_by_one() -> AsyncIterator[bytes]:
         for piece in pieces:
             yield piece
 
-    return StreamingHttpResponse(one_by_one(), content_type=kind)
+    return StreamingHttpResponse(one_by_one(), content_type=kind, headers=headers)
 
 
 def disposition(path: bytes) -> str:

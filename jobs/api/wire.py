@@ -5,6 +5,7 @@ those that clients of the earlier system read; ours stand beside them.
 import codecs
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from urllib.parse import quote
 
 import msgspec
@@ -12,12 +13,15 @@ from django.http import HttpResponse
 
 from jobs.api.filetypes import mime_type_of, type_of
 from jobs.api.site import Site
+from jobs.conf import Config
 from jobs.engine import Engine
 from jobs.job import Job, Moment
 from jobs.logs import STREAMS, JobLog
 from sandbox.model import MIB, Output
 
 JSON = "application/json"
+PROBLEM = "application/problem+json"
+TEXT = "text/plain; charset=utf-8"
 
 
 def reply(
@@ -31,19 +35,35 @@ def encode(body: object) -> bytes:
     return msgspec.json.encode(body)
 
 
+def problem(status: int, sentence: str, reason: str, details: str = "") -> dict[str, object]:
+    """An error: what RFC 9457 calls it, and what clients of the earlier system read."""
+    body: dict[str, object] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": f"{sentence.rstrip('.')}. {details}".rstrip(),
+        "error": sentence,
+        "reason": reason,
+    }
+    return body | {"details": details} if details else body
+
+
 # ---- the server
 
 
 def server(site: Site) -> dict[str, object]:
     config = site.config
+    limits = f"{config.memory_mb}MB RAM, {config.timeout_seconds / 60:g} min timeout"
+    if config.quotas:
+        limits = f"{config.cpu_seconds_per_minute:g} CPU-sec/min, {limits}"
     return {
         "service": "sandrun",
         "status": "running",
         "description": "Batch job execution with directory upload",
         "privacy": f"No accounts, no logs; a job is deleted {config.ttl_seconds} s after its end",
-        "limits": f"{config.memory_mb}MB RAM, {config.timeout_seconds:g} s timeout",
+        "limits": limits,
         "api": 1,
-        "quotas": "none",
+        "quotas": _quotas(config) if config.quotas else None,
         "interpreters": {
             name: {
                 "version": known.version,
@@ -59,9 +79,71 @@ def server(site: Site) -> dict[str, object]:
             "upload_bytes": config.upload_bytes,
             "log_bytes": config.log_bytes,
             "ttl_seconds": config.ttl_seconds,
+            "queue_seconds": config.queue_seconds,
             "slots": config.slots,
-            "submit_rate": config.submit_rate if config.quotas else None,
+            "running_memory_mb": config.running_memory_mb,
+            "held_bytes": config.held_bytes,
         },
+    }
+
+
+def _quotas(config: Config) -> dict[str, object]:
+    return {
+        "cpu_seconds_per_minute": config.cpu_seconds_per_minute,
+        "concurrent_jobs": config.concurrent_jobs,
+        "jobs_per_hour": config.jobs_per_hour,
+        "held_bytes": config.client_held_bytes,
+        "submit_rate": config.submit_rate,
+        "read_rate": config.read_rate,
+    }
+
+
+def stats(site: Site, client: str) -> dict[str, object]:
+    """How the asking client stands, and how busy the server is."""
+    config, engine = site.config, site.engine
+    stand = engine.quota.standing(client)
+    return {
+        "your_quota": {
+            "used": round(stand.cpu_limit - stand.cpu_left, 3),
+            "limit": stand.cpu_limit,
+            "available": round(stand.cpu_left, 3),
+            "active_jobs": stand.active,
+            "can_submit": stand.refusal is None,
+            "reason": stand.refusal.sentence if stand.refusal else "",
+            "retry_after": stand.refusal.retry_after if stand.refusal else 0,
+            "concurrent_jobs": stand.concurrent_limit,
+            "jobs_per_hour": stand.hourly_limit,
+            "jobs_left_this_hour": stand.hourly_left,
+            "enforced": config.quotas,
+        },
+        "system": {
+            "queue_length": engine.waiting,
+            "active_jobs": engine.running,
+            "slots": config.slots,
+        },
+    }
+
+
+def environments(site: Site) -> dict[str, object]:
+    """What may stand in a manifest's environment or interpreter."""
+    return {
+        "templates": list(site.interpreters),
+        "stats": {
+            "total_templates": len(site.interpreters),
+            "cached_environments": 0,
+            "total_uses": 0,
+            "disk_usage_mb": 0,
+        },
+        "environments": [
+            {
+                "name": name,
+                "version": known.version,
+                "aliases": list(known.runtime.aliases),
+                "extensions": list(known.runtime.extensions),
+                "entrypoint": known.runtime.entrypoint,
+            }
+            for name, known in site.interpreters.items()
+        ],
     }
 
 
@@ -85,14 +167,35 @@ def submitted(engine: Engine, job: Job) -> dict[str, object]:
         "owner_token": job.owner_token,
         "queue_position": engine.position(job),
         "job_hash": job.hash,
+        "expires_at": instant(engine.expires_at(job)),
         "warnings": list(job.manifest.warnings),
     }
+
+
+def run_headers(job: Job) -> dict[str, str]:
+    """How a job went, where the body is what it printed."""
+    headers = {
+        "X-Sandrun-Job": job.id,
+        "X-Sandrun-Owner-Token": job.owner_token,
+        "X-Sandrun-Status": job.state,
+    }
+    if job.reason:
+        headers["X-Sandrun-Reason"] = job.reason
+    if job.result and job.result.verdict.exit_code is not None:
+        headers["X-Sandrun-Exit-Code"] = str(job.result.verdict.exit_code)
+    return headers
+
+
+def whole(engine: Engine, job: Job, more: Mapping[str, object]) -> Iterator[bytes]:
+    """/status with `more`, and with the logs and outputs, in pieces."""
+    yield encode({**status(engine, job), **more})[:-1] + b',"logs":'
+    yield from log_json(job.log)
+    yield b',"outputs":' + encode([_output(job, output) for output in job.outputs.values()]) + b"}"
 
 
 def status(engine: Engine, job: Job) -> dict[str, object]:
     now = engine.clock()
     result = job.result
-    expires = engine.store.expires_at(job)
     return {
         "job_id": job.id,
         "status": job.state,
@@ -113,10 +216,11 @@ def status(engine: Engine, job: Job) -> dict[str, object]:
         "signal": result.verdict.signal if result else None,
         "stage": _stage(job),
         "limits_hit": list(job.limits_hit),
-        "error": job.error,
+        # Only where there is one: an earlier client takes the key itself for a failed request.
+        **({"error": job.error} if job.error else {}),
         "warnings": [*job.manifest.warnings, *(result.notes if result else ())],
         "created_at": instant(job.created.wall),
-        "expires_at": instant(expires) if expires is not None else None,
+        "expires_at": instant(engine.expires_at(job)),
     }
 
 
@@ -125,13 +229,13 @@ def _execution(job: Job, now: Moment) -> dict[str, object]:
     peak = job.result.usage.memory_peak_bytes if job.result else 0
     code = verdict.exit_code if verdict else None
     return {
-        "cpu_seconds": _cpu_seconds(job),
+        "cpu_seconds": job.cpu_seconds,
         "memory_peak_bytes": peak,
         "memory_peak_mb": peak // MIB,
         "wall_time_ms": round(_wall_seconds(job, now) * 1000),
         # 0 before the end and -1 without an exit code: what the earlier system says
         "exit_code": code if code is not None else (-1 if job.is_over else 0),
-        "environment": "",
+        "environment": job.manifest.environment,
         "interpreter": job.manifest.interpreter,
     }
 
@@ -139,17 +243,13 @@ def _execution(job: Job, now: Moment) -> dict[str, object]:
 def _usage(job: Job, now: Moment) -> dict[str, object]:
     """The same figures under the names by which various clients look for them."""
     peak = job.result.usage.memory_peak_bytes if job.result else 0
-    cpu, wall = _cpu_seconds(job), round(_wall_seconds(job, now), 6)
+    cpu, wall = job.cpu_seconds, _wall_seconds(job, now)
     return {
-        "metrics": {"cpu_seconds": cpu, "memory_mb": peak // MIB, "wall_seconds": wall},
+        "metrics": {"cpu_seconds": cpu, "memory_mb": peak // MIB, "wall_seconds": round(wall, 6)},
         "cpu_seconds": cpu,
         "memory_bytes": peak,
-        "wall_time": wall,
+        "wall_time": round(wall * 1000),  # the page that reads it writes "ms" behind it
     }
-
-
-def _cpu_seconds(job: Job) -> float:
-    return job.result.usage.cpu_usec / 1e6 if job.result else 0.0
 
 
 def _wall_seconds(job: Job, now: Moment) -> float:

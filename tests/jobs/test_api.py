@@ -5,7 +5,9 @@ import gc
 import io
 import json
 import os
+import tarfile
 import unittest
+import zipfile
 from typing import Any
 from urllib.parse import unquote
 
@@ -82,7 +84,8 @@ class Server(ApiCase):
     async def test_root_tells_programs_what_runs_here(self) -> None:
         body = await self.get("/", accept="*/*")
         self.assertEqual(
-            (body["service"], body["status"], body["quotas"]), ("sandrun", "running", "none")
+            (body["service"], body["status"], body["quotas"]["jobs_per_hour"]),
+            ("sandrun", "running", 20),
         )
         self.assertTrue({"description", "privacy", "limits"} <= body.keys())
         self.assertEqual(
@@ -172,8 +175,6 @@ class Submitting(ApiCase):
             self.runner.inspection = error
             body = await self.submit(files=self.file(*archive["files"]), status=status)
             self.assertEqual(body["reason"], reason)
-        body = await self.submit(files=self.file("job.zip", b"PK\3\4"), status=415)
-        self.assertEqual(body["error"], "zip uploads come later; send a tar.gz")
 
     async def test_errors_have_the_old_words(self) -> None:
         self.assertEqual((await self.submit(x="y", status=400))["error"], "No files uploaded")
@@ -193,13 +194,13 @@ class Submitting(ApiCase):
         self.assertEqual(body["details"], "Did you mean 'main.py'?")
 
     async def test_warnings_are_told_at_once_and_later(self) -> None:
-        body = await self.submit({"requirements": "numpy"})
+        body = await self.submit({"gpu": {"required": False}})
         self.assertEqual(len(body["warnings"]), 1)
         status = await self.get(f"/status/{body['job_id']}")
         self.assertEqual(status["warnings"], body["warnings"])
 
     async def test_other_kinds_of_body(self) -> None:
-        for kind in ("text/plain", "application/json", "application/x-www-form-urlencoded"):
+        for kind in ("text/plain", "application/xml", "application/x-www-form-urlencoded"):
             response = await self.client.post("/submit", "{}", content_type=kind)
             self.assertEqual(response.status_code, 415)
 
@@ -255,7 +256,7 @@ class Memory(ApiCase):
     async def test_refused_by_the_engine(self) -> None:
         self.runner.alive = False
         await self.refuse(503, self.file())
-        self.engine.admit = lambda upload_bytes: None  # type: ignore[method-assign]
+        self.engine.admit = lambda: None  # type: ignore[method-assign]
 
         def submit(*args: object) -> None:
             raise Full("The queue is full", 10)
@@ -288,7 +289,9 @@ class Memory(ApiCase):
 
 
 class TooMuch(ApiCase):
-    config = Config(upload_bytes=64 * 1024, slots=1, queue_length=1, submit_rate="4/m")
+    config = Config(
+        upload_bytes=64 * 1024, slots=1, queue_length=1, submit_rate="4/m", concurrent_jobs=9
+    )
     hold = True
 
     async def test_a_body_over_the_limit(self) -> None:
@@ -307,14 +310,345 @@ class TooMuch(ApiCase):
         self.assertEqual([answer.status_code for answer in answers], [400] * 4 + [429])
         self.assertGreater(int(answers[4]["Retry-After"]), 0)
         self.assertEqual(answers[4].json()["reason"], "rate_limited")
-        self.client.defaults["X_FORWARDED_FOR"] = "203.0.113.9"
-        self.assertEqual((await self.client.post("/submit", {"x": "y"})).status_code, 429)
+        forged = {"x-forwarded-for": "203.0.113.9"}
+        response = await self.client.post("/submit", {"x": "y"}, headers=forged)
+        self.assertEqual(response.status_code, 429)
 
     async def test_no_quotas_means_no_rate(self) -> None:
         config = Config(quotas=False, submit_rate="1/m")
         self.client.site = self.client.site._replace(config=config)
         for _ in range(3):
             await self.submit(x="y", status=400)
+
+
+class Quotas(ApiCase):
+    hold = True
+
+    async def test_a_third_job_hears_why_not_and_when(self) -> None:
+        for _ in range(2):
+            await self.submit()
+        response = await self.client.post("/submit", {"files": self.file()})
+        body = response.json()
+        self.assertEqual(response.status_code, 429)
+        self.assertEqual(body["error"], "Max concurrent jobs reached (2)")
+        self.assertEqual((body["reason"], body["retry_after"]), ("concurrent_jobs", 5))
+        self.assertEqual((body["cpu_available"], body["active_jobs"]), (10.0, 2))
+        self.assertEqual(response["Retry-After"], "5")
+        self.assertEqual(
+            response["RateLimit"], '"cpu";r=10;t=0, "hourly";r=18;t=3600, "concurrent";r=0'
+        )
+        self.assertEqual(
+            response["RateLimit-Policy"],
+            '"cpu";q=10;w=60, "hourly";q=20;w=3600, "concurrent";q=2;qu="concurrent-requests"',
+        )
+
+    async def test_whatever_is_refused_costs_no_quota(self) -> None:
+        self.runner.inspection = BundleRefused("damaged")
+        for _ in range(25):
+            await self.submit("{", 400)
+            await self.submit({"entrypoint": "x"}, 400)
+            await self.submit(files=self.file("job.tar.gz", b"\x1f\x8b"), status=400)
+        self.runner.inspection = SandboxError("mount", 13)
+        await self.submit(files=self.file("job.tar.gz", b"\x1f\x8b"), status=503)
+        stats = await self.get("/stats")
+        self.assertEqual(
+            {key: stats["your_quota"][key] for key in ("used", "active_jobs", "can_submit")},
+            {"used": 0.0, "active_jobs": 0, "can_submit": True},
+        )
+        self.assertEqual(stats["your_quota"]["jobs_left_this_hour"], 20)
+
+    async def test_stats_say_what_a_submission_would_hear(self) -> None:
+        self.runner.release()
+        for _ in range(20):
+            await self.run_one()
+        body = await self.get("/stats")
+        self.assertEqual(body["system"], {"queue_length": 0, "active_jobs": 0, "slots": 4})
+        quota = body["your_quota"]
+        self.assertEqual((quota["limit"], quota["can_submit"]), (10.0, False))
+        self.assertEqual(quota["reason"], "Max jobs per hour reached (20)")
+        self.assertAlmostEqual(quota["used"] + quota["available"], 10.0)
+        self.assertEqual((await self.submit(status=429))["reason"], "hourly_jobs")
+
+    async def test_behind_a_trusted_proxy_each_client_has_its_own(self) -> None:
+        config = Config(trust_proxy=("127.0.0.0/8", "10.0.0.0/8"))
+        self.client.site = self.client.site._replace(config=config)
+        self.assertEqual(await self.from_behind("6.6.6.6, 203.0.113.9, 10.1.1.1"), 200)
+        self.assertEqual(await self.from_behind("203.0.113.9"), 200)
+        for same in ("203.0.113.9", "1.2.3.4, 203.0.113.9", "::ffff:203.0.113.9, 127.0.0.1"):
+            self.assertEqual(await self.from_behind(same), 429)
+        self.assertEqual(await self.from_behind("203.0.113.9, 203.0.113.10"), 200)
+        for own in ("203.0.113.11, nonsense", "", "10.1.1.1"):  # two clients: both proxies
+            self.assertEqual(await self.from_behind(own), 200, own)
+
+    async def from_behind(self, forwarded: str) -> int:
+        headers = {"x-forwarded-for": forwarded} if forwarded else {}
+        response = await self.client.post("/submit", {"files": self.file()}, headers=headers)
+        return int(response.status_code)
+
+
+class Running(ApiCase):
+    """POST /run, ?wait= and JSON: one request, and everything comes back."""
+
+    async def run_code(self, query: str = "", code: bytes = b"print(1)", **headers: str) -> Any:
+        return await self.client.post(
+            f"/run{query}", code, content_type="application/x-www-form-urlencoded", headers=headers
+        )
+
+    async def test_the_body_is_code_and_the_answer_what_it_prints(self) -> None:
+        self.runner.stdout, self.runner.stderr = b"42\n", b"warning\n"
+        self.runner.verdict = {"reason": "exit", "exit_code": 3}
+        response = await self.run_code("?args=a%20b&args=%C3%A9&timeout=7&cpu_seconds=1.5")
+        self.assertEqual((response.status_code, response.content), (200, b"42\nwarning\n"))
+        self.assertEqual(response["X-Sandrun-Exit-Code"], "3")
+        self.assertEqual(
+            (response["X-Sandrun-Status"], response["X-Sandrun-Reason"]), ("failed", "exit")
+        )
+        asked = self.engine.store.find(response["X-Sandrun-Job"]).manifest
+        self.assertEqual((asked.entrypoint, asked.interpreter), ("main.py", "python3"))
+        self.assertEqual((asked.args, asked.timeout, asked.cpu_seconds), (("a b", "é"), 7, 1.5))
+
+    async def test_everything_as_json(self) -> None:
+        self.runner.stdout, self.runner.files = b"42\n", {"a.txt": b"x"}
+        body = (await self.run_code(accept="application/json")).json()
+        self.assertEqual((body["status"], body["logs"]["stdout"]), ("completed", "42\n"))
+        self.assertEqual([output["path"] for output in body["outputs"]], ["a.txt"])
+        self.engine.check_owner(self.engine.store.find(body["job_id"]), body["owner_token"])
+
+    async def test_the_language_is_told_or_stands_in_the_first_line(self) -> None:
+        for query, code, entrypoint, interpreter in (
+            ("?interpreter=node", b"1", "index.js", "node"),
+            ("?environment=perl", b"1", "main.pl", "perl"),
+            ("", b"#!/bin/bash\nls", "run.sh", "bash"),
+            ("", b"#!/usr/bin/env -S node --x\n", "index.js", "node"),
+            ("", b"#! /usr/bin/python\n", "main.py", "python3"),
+            ("", b"#!/usr/bin/unknown\n", "main.py", "python3"),
+            ("?interpreter=sh", b"ls", "main", "sh"),
+            ("?interpreter=sh&entrypoint=other", b"ls", None, None),
+        ):
+            response = await self.run_code(query, code)
+            if entrypoint is None:
+                self.assertEqual(response.status_code, 400, query)
+                continue
+            asked = self.engine.store.find(response["X-Sandrun-Job"]).manifest
+            self.assertEqual((asked.entrypoint, asked.interpreter), (entrypoint, interpreter))
+
+    async def test_what_makes_no_sense_is_refused(self) -> None:
+        for query, code, word in (
+            ("", b"", "empty"),
+            ("?timeot=3", b"1", "timeot"),
+            ("?timeout=3&timeout=4", b"1", "twice"),
+            ("?timeout=x", b"1", "timeout"),
+            ("?timeout=1e9", b"1", "timeout"),
+            ("?interpreter=cobol", b"1", "cobol"),
+            ("?wait=x", b"1", "wait"),
+        ):
+            response = await self.run_code(query, code)
+            self.assertEqual(response.status_code, 400, query)
+            self.assertIn(word, response.json()["error"], query)
+        self.assertEqual(len(self.engine.store), 0)
+
+    async def test_what_does_not_end_in_time_goes_on(self) -> None:
+        self.engine.runner = FakeRunner(hold=True)
+        response = await self.run_code("?wait=0")
+        self.assertEqual(response.status_code, 202)
+        self.assertEqual(response.json()["status"], "running")
+        self.assertEqual(response["Location"], f"/status/{response.json()['job_id']}")
+
+    async def test_submit_can_wait(self) -> None:
+        self.runner.stdout = b"1\n"
+        response = await self.client.post("/submit?wait=5", {"files": self.file()})
+        body = response.json()
+        self.assertEqual((body["status"], body["logs"]["stdout"]), ("completed", "1\n"))
+        self.assertTrue({"job_id", "owner_token", "outputs", "expires_at"} <= body.keys())
+        body = await self.get(f"/status/{body['job_id']}?wait=5")
+        self.assertEqual((body["logs"]["stdout"], body["outputs"]), ("1\n", []))
+
+    async def send_json(self, body: Any, status: int = 200) -> Any:
+        raw = body if isinstance(body, (bytes, str)) else json.dumps(body)
+        response = await self.client.post("/submit", raw, content_type="application/json; x=y")
+        self.assertEqual(response.status_code, status, response.content)
+        return response.json()
+
+    async def test_files_inside_json(self) -> None:
+        files = {"main.py": "print('é')", "data/b": {"base64": "AAH/"}, "job.json": "{}"}
+        body = await self.send_json({"files": files, "manifest": {"args": ["x"]}})
+        job = self.engine.store.find(body["job_id"])
+        self.assertEqual(job.manifest.args, ("x",))
+        sizes = {member.path: member.size for member in job.bundle.members}
+        self.assertEqual(sizes, {"main.py": 11, "data/b": 3, "job.json": 2})
+        await self.send_json({"files": {"main.py": "1", "job.json": '{"timeout": 9}'}})
+
+    async def test_json_that_is_no_upload(self) -> None:
+        for body, word in (
+            ("{", "valid JSON"),
+            ("[" * 100_000, "valid JSON"),
+            ("[]", "must be like"),
+            ({"files": []}, "must be like"),
+            ({"files": {}}, "No files uploaded"),
+            ({"files": {"a.py": 1}}, "a file must be"),
+            ({"files": {"a.py": {"base64": "!"}}}, "base64"),
+            ({"files": {"a.py": {"base64": "AA==", "x": 1}}}, "a file must be"),
+            ({"files": {"../a.py": ""}}, "leads out"),
+            ({"files": {"a.py": ""}, "manifest": []}, "manifest must be"),
+            ({"files": {"a.py": ""}, "manifst": {}}, "'files' and 'manifest' only"),
+            (b"\xff", "valid JSON"),
+        ):
+            self.assertIn(word, (await self.send_json(body, 400))["error"], body)
+        self.assertEqual(len(self.engine.store), 0)
+        big = b'{"files": {"a.py": "' + b"x" * (16 << 20) + b'"}}'
+        self.assertEqual((await self.send_json(big, 413))["reason"], "too_large")
+
+
+class Owning(ApiCase):
+    hold = True
+
+    def bearer(self, token: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {token}"}
+
+    async def test_only_the_owner_cancels(self) -> None:
+        body = await self.submit()
+        path = f"/jobs/{body['job_id']}/cancel"
+        response = await self.client.post(path)
+        self.assertEqual((response.status_code, response["WWW-Authenticate"]), (401, "Bearer"))
+        for token in ("", "x", body["job_id"]):
+            response = await self.client.post(path, headers=self.bearer(token))
+            self.assertEqual((response.status_code, response.json()["reason"]), (403, "not_owner"))
+        self.assertEqual((await self.get(f"/status/{body['job_id']}"))["status"], "running")
+        for _ in range(2):
+            response = await self.client.post(path, headers=self.bearer(body["owner_token"]))
+            answer = response.json()
+            self.assertEqual((answer["status"], answer["reason"]), ("failed", "cancelled"))
+
+    async def test_a_deleted_job_never_was(self) -> None:
+        self.runner.release()
+        for state in ("over", "running"):
+            self.engine.runner = FakeRunner(hold=state == "running")
+            body = await self.submit()
+            path = f"/jobs/{body['job_id']}"
+            self.assertEqual((await self.client.delete(path)).status_code, 401)
+            response = await self.client.delete(path, headers=self.bearer(body["owner_token"]))
+            self.assertEqual(response.json(), {"job_id": body["job_id"], "deleted": True})
+            for where in ("status", "logs", "outputs", "download"):
+                answer = await self.get(f"/{where}/{body['job_id']}", 404)
+                self.assertEqual(answer["error"], "Job not found")
+            response = await self.client.delete(path, headers=self.bearer(body["owner_token"]))
+            self.assertEqual(response.status_code, 404)
+
+    async def test_methods_are_what_they_are(self) -> None:
+        for method, path in (
+            ("get", "/jobs/x"),
+            ("get", "/jobs/x/cancel"),
+            ("delete", "/status/x"),
+            ("get", "/run"),
+            ("post", "/stats"),
+        ):
+            response = await getattr(self.client, method)(path)
+            self.assertEqual(response.status_code, 405, path)
+            self.assertEqual(response["Content-Type"], "application/problem+json")
+
+
+class Everything(ApiCase):
+    """GET /download/{id}: all outputs as one archive."""
+
+    async def fetch(self, path: str) -> Any:
+        response = await self.client.get(path)
+        content = b"".join([piece async for piece in response.streaming_content])
+        return response, content
+
+    async def test_as_tar_gz_or_zip(self) -> None:
+        self.runner.files = {"a.txt": b"text", "b/é": b""}
+        job_id = await self.run_one()
+        response, content = await self.fetch(f"/download/{job_id}")
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            self.assertEqual(tar.getnames(), ["a.txt", "b/é"])
+        self.assertEqual(response["Content-Type"], "application/gzip")
+        self.assertIn(f'filename="{job_id}.tar.gz"', response["Content-Disposition"])
+        response, content = await self.fetch(f"/download/{job_id}?format=zip")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            self.assertEqual(archive.read("a.txt"), b"text")
+        self.assertEqual(response["Content-Type"], "application/zip")
+        head = await self.client.head(f"/download/{job_id}")
+        self.assertEqual((head.status_code, head.content), (200, b""))
+        await self.get(f"/download/{job_id}?format=rar", 400)
+
+    async def test_none_is_an_empty_archive(self) -> None:
+        _, content = await self.fetch(f"/download/{await self.run_one()}")
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            self.assertEqual(tar.getnames(), [])
+
+    async def test_only_the_owner_deletes_with_it(self) -> None:
+        self.runner.files = {"a.txt": b"text"}
+        body = await self.submit()
+        await self.get(f"/status/{body['job_id']}?wait=5")
+        await self.get(f"/download/{body['job_id']}?delete=1", 401)
+        response = await self.client.get(
+            f"/download/{body['job_id']}?delete=1",
+            headers={"authorization": f"Bearer {body['owner_token']}"},
+        )
+        content = b"".join([piece async for piece in response.streaming_content])
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            self.assertEqual(tar.getnames(), ["a.txt"])
+        await self.get(f"/status/{body['job_id']}", 404)
+
+    async def test_not_before_the_end(self) -> None:
+        self.engine.runner = FakeRunner(hold=True)
+        body = await self.submit()
+        answer = await self.get(f"/download/{body['job_id']}", 409)
+        self.assertEqual(answer["reason"], "not_over")
+
+    async def test_environments_are_the_runtimes(self) -> None:
+        body = await self.get("/environments")
+        self.assertIn("python3", body["templates"])
+        self.assertEqual(body["stats"]["total_templates"], len(body["templates"]))
+        self.assertEqual(
+            {one["version"] for one in body["environments"]},
+            {f"{name} 1.0" for name in body["templates"]},
+        )
+
+
+class Invited(ApiCase):
+    """--allow-origin: one web site more is at home here, and no other."""
+
+    config = Config(allow_origin=("https://play.example",))
+    site_headers = {"origin": "https://play.example", "sec-fetch-site": "cross-site"}
+
+    async def test_its_pages_may_ask_and_read(self) -> None:
+        for method, path, status in (
+            ("get", "/", 200),
+            ("post", "/submit", 400),
+            ("get", "/x", 404),
+        ):
+            response = await getattr(self.client, method)(path, headers=self.site_headers)
+            self.assertEqual(response.status_code, status)
+            self.assertEqual(response["Access-Control-Allow-Origin"], "https://play.example")
+            self.assertIn("Origin", response["Vary"])
+
+    async def test_its_preflights_are_answered(self) -> None:
+        response = await self.client.options("/jobs/x", headers=self.site_headers)
+        self.assertEqual(response.status_code, 204)
+        self.assertIn("DELETE", response["Access-Control-Allow-Methods"])
+        self.assertIn("authorization", response["Access-Control-Allow-Headers"])
+
+    async def test_no_other_is_let_in(self) -> None:
+        for origin in (
+            "null", "https://play.example.evil", "http://play.example", "https://play.example:444",
+            "https://Play.example", "https://evil.example",
+        ):  # fmt: skip
+            headers = {**self.site_headers, "origin": origin}
+            response = await self.client.post("/submit", headers=headers)
+            self.assertEqual(response.status_code, 403, origin)
+            for method in ("get", "options", "post"):
+                response = await getattr(self.client, method)("/", headers=headers)
+                self.assertNotIn("Access-Control-Allow-Origin", response.headers)
+            self.assertIn("Origin", response["Vary"])
+
+    async def test_without_the_setting_nobody_is(self) -> None:
+        self.client.site = self.client.site._replace(config=Config())
+        response = await self.client.get("/", headers=self.site_headers)
+        self.assertNotIn("Access-Control-Allow-Origin", response.headers)
+        self.assertEqual(
+            (await self.client.options("/", headers=self.site_headers)).status_code, 405
+        )
 
 
 class Watching(ApiCase):
@@ -341,7 +675,7 @@ class Watching(ApiCase):
         self.assertEqual(
             body["metrics"], {"cpu_seconds": 0.012345, "memory_mb": 7, "wall_seconds": 0.05}
         )
-        self.assertEqual((body["memory_bytes"], body["wall_time"]), (7340033, 0.05))
+        self.assertEqual((body["memory_bytes"], body["wall_time"]), (7340033, 50))
         self.assertEqual(body["worker_metadata"], {"worker_id": None, "signature": None})
         self.assertRegex(body["job_hash"], r"^[0-9a-f]{64}$")
         self.assertEqual(body["output_files"]["plot.png"]["type"], "image")
@@ -452,7 +786,7 @@ class Held(ApiCase):
         first, second = [(await self.submit())["job_id"] for _ in range(2)]
         self.clock.forward(2.5)
         body = await self.get(f"/status/{first}")
-        self.assertEqual((body["status"], body["expires_at"]), ("running", None))
+        self.assertEqual((body["status"], body["expires_at"]), ("running", "2027-01-15T08:10:00Z"))
         self.assertEqual(body["execution_metadata"]["wall_time_ms"], 2500)
         self.assertEqual(body["execution_metadata"]["exit_code"], 0)
         body = await self.get(f"/status/{second}")

@@ -4,11 +4,14 @@ import asyncio
 import hashlib
 import os
 import unittest
+from typing import Any
+
+import msgspec
 
 from jobs.bundle import Upload
 from jobs.conf import Config
 from jobs.engine import Engine
-from jobs.errors import Full, UnknownJob, Unready
+from jobs.errors import Full, NotOwner, OverQuota, UnknownJob, Unready
 from jobs.job import Job
 from jobs.manifest import Manifest
 from jobs.memory import MemoryFile
@@ -19,6 +22,7 @@ from tests.fakes import FakeRunner, ManualClock
 MANIFEST = Manifest(
     entrypoint="main.py",
     interpreter="python3",
+    environment="",
     steps=1,
     args=(),
     env={},
@@ -27,6 +31,7 @@ MANIFEST = Manifest(
     timeout=300,
     memory_mb=512,
     cpu_seconds=0.0,
+    ttl=0,
 )
 
 
@@ -39,7 +44,7 @@ def upload(content: bytes = b"print(1)") -> Upload:
 
 class EngineCase(unittest.IsolatedAsyncioTestCase):
     hold = False
-    config = Config(slots=2, queue_length=3)
+    config = Config(slots=2, queue_length=3, quotas=False)
 
     async def asyncSetUp(self) -> None:
         self.clock = ManualClock()
@@ -47,11 +52,13 @@ class EngineCase(unittest.IsolatedAsyncioTestCase):
         self.engine = Engine(self.runner, self.config, self.clock)
         self.addAsyncCleanup(self.engine.close)
 
-    def submit(self) -> Job:
-        return self.engine.submit(MANIFEST, upload())
+    def submit(self, client: str = "192.0.2.1", **changes: Any) -> Job:
+        asked = msgspec.structs.replace(MANIFEST, **changes)
+        with self.engine.quota.reserve(client) as reservation:
+            return self.engine.submit(asked, upload(), reservation)
 
-    async def run_one(self) -> Job:
-        job = self.submit()
+    async def run_one(self, **changes: Any) -> Job:
+        job = self.submit(**changes)
         await asyncio.wait_for(job.over.wait(), 5)
         return job
 
@@ -135,6 +142,66 @@ class Waiting(EngineCase):
         self.assertEqual((job.state, job.reason), ("failed", "cancelled"))
         self.engine.cancel(job)  # nothing is left to do
 
+    async def test_only_the_owner_token_shows_the_owner(self) -> None:
+        job = self.submit()
+        self.engine.check_owner(job, job.owner_token)
+        for token in (None, "", "x", job.id, job.owner_token[:-1], "é"):
+            with self.assertRaises(NotOwner):
+                self.engine.check_owner(job, token)
+
+    async def test_a_deleted_job_is_gone_at_once_and_frees_its_slot_as_it_ends(self) -> None:
+        running, other, waiting = self.submit(), self.submit(), self.submit()
+        fd = running.bundle.fd
+        for job in (running, waiting):
+            self.engine.delete(job)
+            with self.assertRaises(UnknownJob):
+                self.engine.store.find(job.id)
+        os.fstat(fd)  # the sandbox may still read it
+        await running.over.wait()
+        with self.assertRaises(OSError):
+            os.fstat(fd)
+        self.assertEqual((self.engine.running, self.engine.waiting), (1, 0))
+        self.assertEqual(self.engine.store.held_bytes, other.held_bytes)
+
+    async def test_what_a_deleted_job_leaves_is_given_back(self) -> None:
+        self.runner.files = {"a.txt": b"text"}
+        job = self.submit()
+        self.engine.store.forget([job])
+        self.runner.release()
+        await job.over.wait()
+        with self.assertRaises(ValueError):
+            job.open_outputs()
+
+    async def test_a_job_that_waits_too_long_is_given_up(self) -> None:
+        running, _, waiting = self.submit(), self.submit(), self.submit()
+        self.clock.forward(3599)
+        self.engine.sweep()
+        self.assertEqual(waiting.state, "queued")
+        self.clock.forward(1)
+        self.engine.sweep()
+        self.assertEqual((waiting.state, waiting.reason), ("failed", "cancelled"))
+        self.assertIn("3600 s in line", waiting.error or "")
+        self.assertEqual(running.state, "running")
+
+    async def test_jobs_wait_for_memory_and_nobody_overtakes(self) -> None:
+        self.engine.config = Config(slots=9, running_memory_mb=1024, quotas=False)
+        jobs = [self.submit(memory_mb=mb) for mb in (512, 300, 400, 16)]
+        self.assertEqual([job.state for job in jobs], ["running", "running", "queued", "queued"])
+        self.engine.cancel(jobs[1])
+        await jobs[1].over.wait()
+        self.assertEqual([job.state for job in jobs[2:]], ["running", "running"])
+
+    async def test_one_client_with_many_jobs_does_not_make_others_wait_for_all(self) -> None:
+        self.engine.config = Config(slots=1, quotas=False)
+        many = [self.submit("192.0.2.1") for _ in range(10)]
+        few = [self.submit("192.0.2.2"), self.submit("192.0.2.3"), self.submit("192.0.2.2")]
+        self.assertEqual([self.engine.position(job) for job in few], [1, 2, 4])
+        self.assertEqual([self.engine.position(job) for job in many[:5]], [0, 3, 5, 6, 7])
+        self.runner.release()
+        await asyncio.gather(*(job.over.wait() for job in (*many, *few)))
+        served = [job.client[-1] for job in self.runner.ran]
+        self.assertEqual("".join(served), "1231211111111")
+
     async def test_closing_ends_all_and_takes_no_more(self) -> None:
         jobs = [self.submit() for _ in range(4)]
         await self.engine.close()
@@ -151,13 +218,18 @@ class Waiting(EngineCase):
 
 
 class Forgetting(EngineCase):
-    config = Config(slots=1, ttl_seconds=300)
+    config = Config(slots=1, ttl_seconds=300, quotas=False)
+
+    async def test_the_submitter_may_ask_for_less_but_not_for_more(self) -> None:
+        for asked, seconds in ((5, 5), (900, 300), (0, 300)):
+            job = await self.run_one(ttl=asked)
+            self.assertEqual(self.engine.expires_at(job), self.clock.moment.wall + seconds)
 
     async def test_a_job_is_forgotten_so_long_after_its_end(self) -> None:
         self.runner.files = {"a.txt": b"text"}
         job = await self.run_one()
         self.assertEqual(self.engine.store.held_bytes, 4)
-        self.assertEqual(self.engine.store.expires_at(job), self.clock.moment.wall + 300)
+        self.assertEqual(self.engine.expires_at(job), self.clock.moment.wall + 300)
         self.clock.forward(299.9)
         self.engine.sweep()
         self.assertIs(self.engine.store.find(job.id), job)
@@ -171,10 +243,12 @@ class Forgetting(EngineCase):
         self.runner = FakeRunner(hold=True)
         self.engine.runner = self.runner
         jobs = [self.submit() for _ in range(2)]
-        self.clock.forward(10_000)
+        self.clock.forward(3000)
         self.engine.sweep()
         self.assertEqual([job.state for job in jobs], ["running", "queued"])
-        self.assertIsNone(self.engine.store.expires_at(jobs[0]))
+        began = self.clock.moment.wall - 3000
+        self.assertEqual(self.engine.expires_at(jobs[0]), began + 300 + 300)  # timeout and ttl
+        self.assertEqual(self.engine.expires_at(jobs[1]), began + 3600 + 300)
 
     async def test_a_download_under_way_keeps_its_bytes(self) -> None:
         self.runner.files = {"a.txt": b"text"}
@@ -195,15 +269,94 @@ class Forgetting(EngineCase):
 class Budget(EngineCase):
     config = Config(held_bytes=200 << 20)
 
-    async def test_memory_for_jobs_is_bounded(self) -> None:
-        self.engine.admit(200 << 20)
+    async def test_what_is_held_and_what_arrives_share_one_budget(self) -> None:
+        self.assertTrue(self.engine.receive(200 << 20))
+        self.assertFalse(self.engine.receive(1))
+        with self.assertRaises(Full):
+            self.submit()
+        self.engine.let_go(200 << 20)
         self.runner.files = {"a": b"x"}
         await self.run_one()
-        with self.assertRaises(Full):
-            self.engine.admit(200 << 20)
+        self.assertFalse(self.engine.receive(200 << 20))
+        self.assertEqual(self.engine.room, (200 << 20) - 1)
+
+    async def test_one_client_may_hold_only_its_part(self) -> None:
+        self.runner.files = {"a": bytes(1 << 20)}
+        self.engine.config = Config(client_held_bytes=1 << 20)
+        await self.run_one()
+        with self.assertRaises(OverQuota) as caught:
+            self.submit()
+        self.assertEqual(caught.exception.reason, "held_bytes")
+        self.assertEqual(self.engine.quota.standing("192.0.2.1").active, 0)
+        self.assertEqual((await self.run_one(client="192.0.2.2")).state, "completed")
+
+
+class Charging(EngineCase):
+    hold = True
+    config = Config(slots=4)
+
+    def used(self) -> float:
+        stand = self.engine.quota.standing("192.0.2.1")
+        return stand.cpu_limit - stand.cpu_left
+
+    async def test_running_jobs_draw_and_an_empty_bucket_ends_all_of_that_client(self) -> None:
+        seconds = 0.0
+        jobs = [self.submit(), self.submit()]
+        other = self.submit("192.0.2.2")
+        for job in (*jobs, other):
+            job.set_meter(lambda: seconds)
+        seconds = 4.9
+        self.engine.draw()
+        self.assertAlmostEqual(self.used(), 9.8)
+        self.assertFalse(any(job.stop.done() for job in jobs))
+        seconds = 5.1
+        self.engine.draw()
+        await asyncio.gather(*(job.over.wait() for job in jobs))
+        self.assertEqual({(job.state, job.reason) for job in jobs}, {("failed", "cpu_quota")})
+        self.assertEqual(other.state, "running")
+        with self.assertRaises(OverQuota) as caught:
+            self.submit()
+        self.assertEqual(caught.exception.reason, "cpu_quota")
+
+    async def test_the_end_charges_what_was_really_used(self) -> None:
+        job = self.submit()
+        job.set_meter(lambda: 0.01)
+        self.engine.draw()
+        self.runner.release()
+        await job.over.wait()
+        await asyncio.sleep(0)
+        self.assertAlmostEqual(self.used(), 0.012345)  # as the FakeRunner's Usage says
+        self.assertEqual(self.engine.quota.standing("192.0.2.1").active, 0)
+
+    async def test_our_fault_costs_nothing(self) -> None:
+        job = self.submit()
+        job.set_meter(lambda: 3.0)
+        self.engine.draw()
+        self.runner.error = SandboxError("mount", 13)
+        self.runner.release()
+        await job.over.wait()
+        await asyncio.sleep(0)
+        stand = self.engine.quota.standing("192.0.2.1")
+        self.assertEqual((stand.cpu_left, stand.hourly_left, stand.active), (10.0, 20, 0))
+
+    async def test_a_cancelled_job_gives_its_place_back(self) -> None:
+        self.engine.config = Config(slots=1)
+        jobs = [self.submit(), self.submit()]
+        with self.assertRaises(OverQuota):
+            self.submit()
+        self.engine.cancel(jobs[1])
+        self.submit()
+
+    async def test_the_engine_draws_by_itself(self) -> None:
+        drawn = asyncio.Event()
+        self.engine.draw = drawn.set  # type: ignore[method-assign]
+        self.engine.start()
+        await asyncio.wait_for(drawn.wait(), 5)
 
 
 class Ids(EngineCase):
+    config = Config(quotas=False)
+
     async def test_ids_are_128_random_bits_and_no_token_is_an_id(self) -> None:
         jobs = [await self.run_one() for _ in range(50)]
         self.assertEqual(len({job.id for job in jobs} | {job.owner_token for job in jobs}), 100)
@@ -213,5 +366,6 @@ class Ids(EngineCase):
     async def test_the_hash_covers_manifest_and_files(self) -> None:
         first, again = await self.run_one(), await self.run_one()
         self.assertEqual(first.hash, again.hash)
-        other = self.engine.submit(MANIFEST, upload(b"print(2) "))
+        with self.engine.quota.reserve("192.0.2.9") as reservation:
+            other = self.engine.submit(MANIFEST, upload(b"print(2) "), reservation)
         self.assertNotEqual(first.hash, other.hash)

@@ -73,25 +73,70 @@ class Accepted(unittest.TestCase):
         ):
             with self.subTest(paths):
                 self.assertEqual(settle({}, *paths).entrypoint, found)
+                self.assertEqual(settle({"entrypoint": ""}, *paths).entrypoint, found)
         self.assertEqual(
             settle({"interpreter": "node"}, "main.py", "index.js").entrypoint, "index.js"
         )
 
-    def test_what_old_clients_send_is_ignored_and_said(self) -> None:
-        found = settle(
-            {"environment": "", "requirements": "r.txt", "gpu": {"required": False}, "timout": 3}
-        )
-        self.assertEqual(len(found.warnings), 3)
-        self.assertIn("requirements is not supported here", found.warnings[0])
-        self.assertIn("did you mean timeout?", found.warnings[2])
+    def test_what_old_clients_send_and_nobody_misses(self) -> None:
+        found = settle({"environment": "", "requirements": "", "gpu": {"required": False}})
+        self.assertEqual(len(found.warnings), 1)
+        self.assertIn("gpu is ignored", found.warnings[0])
+        self.assertEqual(settle({"environment": None}).warnings, ())
 
-    def test_many_unknown_keys_make_a_short_answer(self) -> None:
-        found = settle({"k" * 500 + str(n): n for n in range(100)})
-        self.assertEqual(len(found.warnings), 10)
-        self.assertLess(max(map(len, found.warnings)), 120)
+    def test_an_environment_names_a_runtime(self) -> None:
+        for asked in (
+            {"environment": "perl"},
+            {"environment": "perl", "interpreter": "perl"},
+            {"environment": "default", "interpreter": "perl"},
+        ):
+            self.assertEqual(settle(asked).interpreter, "perl")
+        self.assertEqual(settle({"environment": "python"}).environment, "python")
+
+
+class Below(unittest.TestCase):
+    """The manifest of the form over the job.json of the upload."""
+
+    def test_what_the_form_does_not_say_is_in_job_json(self) -> None:
+        below = b'{"entrypoint": "go.py", "timeout": 9, "args": ["x"]}'
+        for raw, timeout in ((None, 9), (b"{}", 9), (b'{"entrypoint": "", "timeout": 5}', 5)):
+            asked = manifest.read(raw, below)
+            self.assertEqual(asked.entrypoint, "go.py")
+            self.assertEqual((asked.timeout, asked.args), (timeout, ["x"]))
+
+    def test_beside_a_form_it_may_be_any_file(self) -> None:
+        for below in (b"{", b"[]", b'{"name": "my-project"}', b"\xff"):
+            self.assertEqual(manifest.read(b'{"timeout": 5}', below).timeout, 5)
+            with self.assertRaises(InvalidManifest):
+                manifest.read(None, below)
 
 
 class Refused(unittest.TestCase):
+    def test_unknown_keys_with_a_suggestion(self) -> None:
+        for key, hint in (
+            ("timout", "Did you mean timeout?"),
+            ("entry_point", "Did you mean entrypoint?"),
+            ("k" * 500, "Known are: entrypoint"),
+        ):
+            error = self.refuse({key: 3})
+            self.assertIn("unknown key", error.sentence)
+            self.assertIn(hint, error.details)
+
+    def test_what_is_not_offered_yet(self) -> None:
+        for asked in (
+            {"requirements": "r.txt"},
+            {"requirements": ["numpy"]},
+            {"gpu": {"required": True}},
+            {"gpu": True},
+        ):
+            self.assertIn("is not offered", self.refuse(asked).sentence)
+
+    def test_environments_that_nobody_knows_or_that_contradict(self) -> None:
+        for name in ("ml-basic", "../../x", "a;id", "$(id)", "x" * 10_000, "Python3", "python3 "):
+            self.assertIn("unknown environment", self.refuse({"environment": name}).sentence)
+        error = self.refuse({"environment": "perl", "interpreter": "python3"})
+        self.assertIn("runs perl, and interpreter says python3", error.sentence)
+
     def refuse(self, asked: Any, *paths: str) -> InvalidManifest:
         began = time.monotonic()
         with self.assertRaises(InvalidManifest) as caught:
@@ -161,7 +206,7 @@ class Refused(unittest.TestCase):
                 self.refuse({"interpreter": name})
 
     def test_entrypoints_that_are_not_in_the_upload(self) -> None:
-        for path in ("/etc/passwd", "../main.py", "a/../main.py", "", ".", "a/./b", "x" * 2000):
+        for path in ("/etc/passwd", "../main.py", "a/../main.py", " ", ".", "a/./b", "x" * 2000):
             with self.subTest(path):
                 self.refuse({"entrypoint": path})
 

@@ -9,10 +9,13 @@ from http import HTTPStatus
 from urllib.request import urlopen
 
 import msgspec
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.testing import StringTransport
 
 from jobs.api.server import Channel, Factory, Server
 from jobs.conf import Config
+from jobs.engine import Engine
+from tests.fakes import FakeRunner
 from tests.jobs.wired import Wired, read_all, readable
 
 MIB = 1024 * 1024
@@ -182,7 +185,7 @@ class Counting(unittest.TestCase):
     """The bytes of all uploads together, as the server counts them."""
 
     def send(self, server: Server, raw: bytes) -> Channel:
-        channel = Factory(server).buildProtocol(None)
+        channel = Factory(server).buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         assert channel
         channel.makeConnection(Wire())
         channel.dataReceived(raw)
@@ -191,19 +194,47 @@ class Counting(unittest.TestCase):
 
     def test_refused_and_cut_off_bodies_are_counted_out(self) -> None:
         config = Config(upload_bytes=64 * 1024)
+        engine = Engine(FakeRunner(), config)
         with socket.socket() as listener:
-            server = Server(never, listener, config, never)
+            server = Server(never, listener, engine)
+
+        def received() -> int:
+            return config.held_bytes - engine.room
+
         channel = self.send(server, post(bytes(1000), length=2000))
-        self.assertEqual(server.receiving, 1000)
+        self.assertEqual(received(), 1000)
         chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
         for raw in (chunk * 2, chunk + b"nonsense\r\n"):
             self.send(server, post(raw, "Transfer-Encoding: chunked"))
-            self.assertEqual(server.receiving, 1000)
-        server.config = msgspec.structs.replace(config, held_bytes=1000)
-        self.send(server, post(b"x", length=2))
-        self.assertEqual(server.receiving, 1000)
+            self.assertEqual(received(), 1000)
+        engine.config = msgspec.structs.replace(config, held_bytes=1001)
+        for raw in (post(b"x", length=2), post(b"2\r\nxx\r\n", "Transfer-Encoding: chunked")):
+            answer = self.send(server, raw).transport.value()
+            self.assertEqual(status_of(answer), 503)
+            self.assertIn(b"Retry-After: 5", answer)
+            self.assertEqual(engine.room, 1)
+        engine.config = config
         channel.connectionLost(None)
-        self.assertEqual(server.receiving, 0)
+        self.assertEqual(received(), 0)
+
+    def test_one_client_has_so_many_connections(self) -> None:
+        config = Config(client_connections=2, trust_proxy=("192.0.2.0/24",))
+        with socket.socket() as listener:
+            factory = Factory(Server(never, listener, Engine(FakeRunner(), config)))
+
+        def connect(host: str) -> Channel | None:
+            return factory.buildProtocol(IPv6Address("TCP", host, 1))
+
+        first = connect("2001:db8::1")
+        self.assertTrue(first and connect("2001:db8::2"))
+        self.assertIsNone(connect("2001:db8::3"))  # the same /64
+        self.assertTrue(connect("2001:db8:0:1::1") and connect("::ffff:127.0.0.1"))
+        self.assertTrue(connect("127.0.0.1"))
+        self.assertIsNone(connect("::ffff:127.0.0.1"))
+        self.assertTrue(all(connect("192.0.2.7") for _ in range(10)))
+        assert first
+        factory.lost(first)
+        self.assertTrue(connect("2001:db8::3"))
 
 
 class Wire(StringTransport):

@@ -121,7 +121,7 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     print(listener.getsockname()[1], flush=True)
-    Server(door(site), listener, site.config, site.engine.close).run()
+    Server(door(site), listener, site.engine).run()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
-"""README.md is true: its commands are run as they stand, and its settings are all there are."""
+"""README.md is true: its commands are run as they stand, and it is short. The settings that
+docs/settings.md explains are all there are.
+"""
 
 import re
 import subprocess
+import zipfile
 from pathlib import Path
 
 from jobs.conf import Config
 from tests.journeys.server import REPOSITORY, Server
 
 README = (REPOSITORY / "README.md").read_text()
+SETTINGS = REPOSITORY / "docs/settings.md"
 COMMANDS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 STRICT = 'set -eu\ncurl() { command curl -sS --fail "$@"; }\nsudo() { "$@"; }\n'
 
@@ -30,12 +34,19 @@ def test_the_commands_work_one_after_the_other(tmp_path: Path) -> None:
         assert server.end() == 0
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.txt").read_text() == "a b"
+    assert zipfile.ZipFile(tmp_path / "all.zip").namelist() == ["results/out.txt"]
+    assert done.stdout.startswith("42\n")
     assert '"results/out.txt"' in done.stdout
+    assert '"deleted":true' in done.stdout
     assert '"reason": "exit"' in done.stdout, "the command without a server"
 
 
+def test_it_is_read_in_five_minutes() -> None:
+    assert len(README.split()) <= 900
+
+
 def test_every_setting_is_explained() -> None:
-    told = set(re.findall(r"`SANDRUN_([A-Z_]+)`", README))
+    told = set(re.findall(r"`SANDRUN_([A-Z_]+)`", SETTINGS.read_text()))
     settings = {name.upper() for name in Config.__struct_fields__ if name != "quotas"}
     assert told == settings | {"ALLOWED_HOSTS"}
 

@@ -125,3 +125,34 @@ def test_web_and_launcher_hold_what_they_need_and_no_more() -> None:
         assert "django" not in launcher and "twisted" not in launcher
     finally:
         server.end()
+
+
+def test_options_are_what_help_says_and_nothing_else_is_taken() -> None:
+    for options, word in (
+        (["--prot", "1"], "unknown option '--prot'"),
+        (["--trust-proxy"], "needs a value"),
+        (["--trust-proxy", "10.0.0.0/8 --host 0.0.0.0"], "is neither a network nor an origin"),
+        (["--allow-origin=https://x;id"], "is neither a network nor an origin"),
+    ):
+        done = subprocess.run(
+            [str(REPOSITORY / "script" / "server"), *options],
+            capture_output=True, text=True, timeout=20,
+        )  # fmt: skip
+        assert (done.returncode, word in done.stderr) == (2, True), done.stderr
+
+
+def test_a_trusted_proxy_speaks_for_its_clients_and_an_invited_site_is_let_in() -> None:
+    options = ["--trust-proxy", "127.0.0.0/8", "--allow-origin=https://play.example"]
+    server = Server(*options)
+    try:
+        busy = "/run?wait=0"
+        for client, status in (("a", 202), ("a", 202), ("a", 429), ("b", 202)):
+            address = {"a": "203.0.113.1", "b": "203.0.113.2"}[client]
+            headers = {"X-Forwarded-For": f"6.6.6.6, {address}", "Origin": "https://play.example"}
+            answer = server.request("POST", busy, b"import time; time.sleep(9)", **headers)
+            assert answer[0] == status, (client, answer)
+            assert answer[2]["access-control-allow-origin"] == "https://play.example"
+        refused, _, _ = server.request("POST", busy, b"1", Origin="https://evil.example")
+        assert refused == 403
+    finally:
+        assert server.end() == 0, server.banner

@@ -14,6 +14,7 @@ const WHY = {
   timeout: "it ran longer than it may",
   memory: "it needed more memory than it may have",
   cpu: "it used more CPU time than it may",
+  cpu_quota: "your CPU time of this minute is used up",
   cancelled: "it was cancelled",
 };
 const SHOWN = 100_000; // characters of a log: browsers are slow with megabytes of text
@@ -71,7 +72,7 @@ async function submit() {
 async function follow(id) {
   for (let wait = 1; ;) {
     const status = await ask(`/status/${id}?wait=${wait}`);
-    const logs = await ask(`/logs/${id}`);
+    const { logs } = status;
     for (const stream of ["stdout", "stderr"]) {
       const text = logs[stream].slice(-SHOWN);
       if ($(stream).textContent !== text) $(stream).textContent = text; // or a selection is lost

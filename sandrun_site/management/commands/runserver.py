@@ -16,10 +16,13 @@ class Command(serve.Command):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("addrport", nargs="?", default="127.0.0.1:8443", help="[address:]port")
         parser.add_argument("--no-quotas", action="store_true", help="see serve --help")
+        for name in ("--trust-proxy", "--allow-origin"):
+            parser.add_argument(name, action="append", default=[], help="see serve --help")
 
     def handle(self, *args: Any, **options: Any) -> None:
         found = _ADDRPORT.fullmatch(options["addrport"])
         if not found:
             sys.exit(f"sandrun: {options['addrport']!r} is not a port or address:port")
         host = (found["host"] or "127.0.0.1").strip("[]")
+        self.use(options)
         self.serve(host, int(found["port"]), quotas=not options["no_quotas"])

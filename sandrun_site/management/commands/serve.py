@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+import tempfile
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,19 +39,45 @@ class Command(BaseCommand):
         parser.add_argument(
             "--no-quotas",
             action="store_true",
-            help="do not limit the requests of a client; quotas on CPU time, concurrent and "
-            "hourly jobs do not exist yet in this version",
+            help="do not limit what a client may have: for a trusted network",
+        )
+        parser.add_argument(
+            "--trust-proxy",
+            action="append",
+            default=[],
+            metavar="CIDR",
+            help="believe X-Forwarded-For from this network; may be given several times",
+        )
+        parser.add_argument(
+            "--allow-origin",
+            action="append",
+            default=[],
+            metavar="ORIGIN",
+            help="let pages of this web site (https://name) use the server; may be given several "
+            "times",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        self.use(options)
         self.serve(options["host"], options["port"], quotas=not options["no_quotas"])
+
+    def use(self, options: dict[str, Any]) -> None:
+        """Options that stand for a setting; they take its place."""
+        settings.SANDRUN |= {
+            name: options[name] for name in ("trust_proxy", "allow_origin") if options[name]
+        }
 
     def serve(self, host: str, port: int, quotas: bool) -> None:
         """Serve until a signal comes."""
         launcher = os.environ.pop(LAUNCHER_FD, "")
         if not launcher:
             _become_keeper()
-        config = msgspec.structs.replace(conf.read(settings.SANDRUN), quotas=quotas)
+        try:
+            config = msgspec.structs.replace(conf.read(settings.SANDRUN), quotas=quotas)
+        except ValueError as error:
+            _exit(str(error))
+        if not _is_memory(tempfile.gettempdir()):
+            _exit(f"{tempfile.gettempdir()} is on a disk; TMPDIR must be a tmpfs")
         try:
             channel = socket.socket(fileno=int(launcher))
             channel.set_inheritable(False)
@@ -64,7 +91,7 @@ class Command(BaseCommand):
         except SandboxError as error:
             _exit(f"no sandbox can be had, so nothing is served; the step that failed: {error}")
         self._greet(site, host, listener.getsockname()[1])
-        Server(door(site), listener, config, site.engine.close).run()
+        Server(door(site), listener, site.engine).run()
 
     def _greet(self, site: Site, host: str, port: int) -> None:
         """What to try, and last the line that says that all is ready, which programs wait for."""
@@ -72,10 +99,10 @@ class Command(BaseCommand):
         url = f"http://{name}:{port}"
         self.stdout.write(
             f"Runs {', '.join(site.interpreters) or 'nothing: no interpreter was found'}.\n"
-            f"  a file:     echo 'print(6*7)' > main.py; curl -F files=@main.py {url}/submit\n"
-            f"  a folder:   tar czf job.tar.gz *; curl -F files=@job.tar.gz "
-            f'-F \'manifest={{"entrypoint":"main.py"}}\' {url}/submit\n'
-            f"  its output: curl {url}/logs/JOB_ID\n"
+            f"  a file:    echo 'print(6*7)' > main.py; curl --data-binary @main.py {url}/run\n"
+            f"  a folder:  tar czf job.tar.gz *; curl -F files=@job.tar.gz "
+            f'-F \'manifest={{"entrypoint":"main.py"}}\' "{url}/submit?wait=30"\n'
+            f"  a browser: {url}\n"
             f"Sandrun is ready on {url}\n"
         )
         self.stdout.flush()
@@ -111,6 +138,18 @@ def _hosts(host: str) -> tuple[str, ...]:
     if host in _ANY:
         return (*settings.ALLOWED_HOSTS, ANY_ADDRESS)
     return (*settings.ALLOWED_HOSTS, f"[{host}]" if ":" in host else host.lower())
+
+
+def _is_memory(folder: str) -> bool:
+    """Whether nothing that is written there reaches a disk."""
+    best, kind = "", ""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        point = before.split()[4]  # spaces in it are escaped, and the last mount wins
+        inside = point == "/" or f"{folder}/".startswith(f"{point}/")
+        if inside and len(point) >= len(best):
+            best, kind = point, after.split()[0]
+    return kind in ("tmpfs", "ramfs")
 
 
 def _exit(sentence: str) -> NoReturn:
