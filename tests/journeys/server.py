@@ -1,5 +1,6 @@
 """Server: the real one, started as the README says, and a client that knows only HTTP."""
 
+import asyncio
 import http.client
 import io
 import json
@@ -10,9 +11,10 @@ import tarfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 20.0
@@ -22,12 +24,18 @@ class Server:
     """One running `script/server`; `end` stops it as Ctrl-C would."""
 
     def __init__(
-        self, *options: str, repository: Path = REPOSITORY, prefix: list[str] | None = None
+        self,
+        *options: str,
+        repository: Path = REPOSITORY,
+        prefix: list[str] | None = None,
+        env: Mapping[str, object] | None = None,
     ):
+        """`env`: settings, SANDRUN_... with their values."""
         self.process = subprocess.Popen(
             [*(prefix or []), str(repository / "script" / "server"), "--port", "0", *options],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             cwd="/", stdin=subprocess.DEVNULL,
+            env={**os.environ, **{name: str(value) for name, value in (env or {}).items()}},
         )  # fmt: skip
         self.banner = ""
         self.port = 0
@@ -85,24 +93,8 @@ class Server:
         self, files: dict[str, bytes], manifest: dict[str, Any] | str | None
     ) -> tuple[int, dict[str, Any]]:
         """POST /submit with file parts by file name: (status, JSON)."""
-        boundary = uuid.uuid4().hex
-        parts = [
-            (f'name="files"; filename="{name}"\r\nContent-Type: application/octet-stream', content)
-            for name, content in files.items()
-        ]
-        if manifest is not None:
-            text = manifest if isinstance(manifest, str) else json.dumps(manifest)
-            parts.append(('name="manifest"', text.encode()))
-        body = b"".join(
-            f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode()
-            + content
-            + b"\r\n"
-            for head, content in parts
-        )
-        status, answer, _ = self.request(
-            "POST", "/submit", body + f"--{boundary}--\r\n".encode(),
-            **{"Content-Type": f"multipart/form-data; boundary={boundary}"},
-        )  # fmt: skip
+        kind, body = form(files, manifest)
+        status, answer, _ = self.request("POST", "/submit", body, **{"Content-Type": kind})
         return status, json.loads(answer)
 
     def start(self, files: dict[str, bytes], **manifest: Any) -> str:
@@ -162,6 +154,177 @@ def eventually(true: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def form(files: Mapping[str, bytes], manifest: Mapping[str, Any] | str | None) -> tuple[str, bytes]:
+    """multipart/form-data with file parts by file name: (Content-Type, body)."""
+    boundary = uuid.uuid4().hex
+    parts = [
+        (f'name="files"; filename="{name}"\r\nContent-Type: application/octet-stream', content)
+        for name, content in files.items()
+    ]
+    if manifest is not None:
+        text = manifest if isinstance(manifest, str) else json.dumps(manifest)
+        parts.append(('name="manifest"', text.encode()))
+    body = b"".join(
+        f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode()
+        + content
+        + b"\r\n"
+        for head, content in parts
+    )
+    kind = f"multipart/form-data; boundary={boundary}"
+    return kind, body + f"--{boundary}--\r\n".encode()
+
+
+# --- many clients at once --------------------------------------------------------------------
+
+
+class Answer(NamedTuple):
+    """What one request was answered."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Client:
+    """One client address of many; its requests do not wait for each other."""
+
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
+        self.port = port
+        self.address = address
+
+    async def ask(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """One request over its own connection, from our address."""
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, local_addr=(self.address, 0)
+        )
+        try:
+            fields = {"Host": "127.0.0.1", "Connection": "close", "Content-Length": str(len(body))}
+            head = "".join(
+                f"{name}: {value}\r\n" for name, value in {**fields, **(headers or {})}.items()
+            )
+            writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
+            return parse(await reader.read())
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def submit(self, files: Mapping[str, bytes], wait: int = 0, **manifest: Any) -> Answer:
+        kind, body = form(files, manifest)
+        path = f"/submit?wait={wait}" if wait else "/submit"
+        return await self.ask("POST", path, body, {"Content-Type": kind})
+
+    async def status(self, job: str, wait: int = 0) -> dict[str, Any]:
+        answer = await self.ask("GET", f"/status/{job}?wait={wait}")
+        assert answer.status == 200, answer
+        return dict(answer.json)
+
+    async def finish(self, job: str) -> dict[str, Any]:
+        """/status, logs and outputs of the job once it has ended."""
+        while True:
+            status = await self.status(job, 60)
+            if status["status"] in ("completed", "failed"):
+                return status
+
+    async def cancel(self, job: str, owner_token: str) -> dict[str, Any]:
+        bearer = {"Authorization": f"Bearer {owner_token}"}
+        answer = await self.ask("POST", f"/jobs/{job}/cancel", b"", bearer)
+        assert answer.status == 200, answer
+        return dict(answer.json)
+
+
+def parse(raw: bytes) -> Answer:
+    """A whole response, read to the end of the connection."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {
+        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
+    if headers.get("transfer-encoding") == "chunked":
+        body = _dechunked(body)
+    return Answer(int(first.split()[1]), body, headers)
+
+
+def _dechunked(raw: bytes) -> bytes:
+    body = bytearray()
+    while raw:
+        size, _, raw = raw.partition(b"\r\n")
+        length = int(size, 16)
+        body += raw[:length]
+        raw = raw[length + 2 :] if length else b""
+    return bytes(body)
+
+
+# --- what the machine shows of the server ----------------------------------------------------
+
+
+class Memory(NamedTuple):
+    """What one process holds, in bytes."""
+
+    rss: int
+    memfds: int  # what its memfds really take, each counted once
+    memfd_count: int
+    descriptors: int
+
+    @property
+    def total(self) -> int:
+        return self.rss + self.memfds
+
+
+def memory_of(pid: int) -> Memory:
+    rss = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    blocks: dict[int, int] = {}
+    folder = f"/proc/{pid}/fd"
+    names = os.listdir(folder)
+    for name in names:
+        with suppress(FileNotFoundError):
+            if os.readlink(f"{folder}/{name}").startswith("/memfd:"):
+                found = os.stat(f"{folder}/{name}")
+                blocks[found.st_ino] = found.st_blocks * 512
+    return Memory(rss, sum(blocks.values()), len(blocks), len(names))
+
+
+class Watch:
+    """The largest of what a process held between two points of time, looked at all the while."""
+
+    def __init__(self) -> None:
+        self.most = Memory(0, 0, 0, 0)
+        self.total = 0
+        self.looks = 0
+
+    def look(self, pid: int) -> None:
+        seen = memory_of(pid)
+        self.most = Memory(*map(max, self.most, seen))
+        self.total = max(self.total, seen.total)
+        self.looks += 1
+
+
+@contextmanager
+def watching(pid: int, seconds: float = 0.005) -> Iterator[Watch]:
+    """Look every `seconds`, in a thread."""
+    watch = Watch()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(seconds):
+            watch.look(pid)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        over.set()
+        thread.join()
+        watch.look(pid)
 
 
 def targz(files: dict[str, bytes]) -> bytes:
