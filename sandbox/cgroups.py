@@ -24,6 +24,7 @@ from sandbox.model import Limits, Usage
 CONTROLLERS = ("memory", "pids", "cpu")
 SWAPS = Path("/proc/swaps")
 _PREFIX = "sandrun-"
+_SHARE = 25  # percent of what others have: who waits for an answer does not wait for all jobs
 _PERIOD_USEC = 100_000  # the kernel's default, which version 1 is left with
 
 
@@ -85,6 +86,9 @@ def _join_v1(parents: list[Parent], v1: dict[str, Path], controller: str, name: 
             return
     with _step("cgroup"):
         path.mkdir(parents=True)
+        if controller == "cpu":
+            (path / "cpu.shares").write_text(str(_SHARE * 1024 // 100))
+            (path.parent / "cpu.shares").write_text(str(_SHARE * 1024 // 100))
     parents.append(Parent(1, (controller,), str(path)))
 
 
@@ -101,6 +105,8 @@ def _prepare_v2(top: Path, own: Path | None, controllers: tuple[str, ...]) -> Pa
             (top / "service" / "cgroup.procs").write_text(str(os.getpid()))
         for folder in (top.parent, top, top / "jobs"):
             (folder / "cgroup.subtree_control").write_text(enable)
+        if "cpu" in controllers:
+            (top / "jobs" / "cpu.weight").write_text(str(_SHARE))
         # Nothing of a job may reach a disk: neither its pages nor the memfds that web holds.
         # A kernel that cannot swap has no such file.
         if "memory" in controllers and (swap_is_on() or (top / "memory.swap.max").exists()):

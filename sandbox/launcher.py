@@ -49,7 +49,8 @@ _MOST = Limits(
 _LEAST = Limits(4 * MIB, 4096, 8, 1, 16, 0.01, 0.0, 0.05)
 # Inspect and collect: our own code over hostile bytes. Collect copies into a store that is
 # charged to whoever touches it first, so it may hold the outputs beside its own 64 MB.
-_INSPECT = Limits(64 * MIB, 4096, 8, 4, 64, 1.0, 0.0, 2.0)
+# Seconds of CPU, so that a busy machine is not the archive's fault; of the clock, in case it hangs.
+_INSPECT = Limits(64 * MIB, 4096, 8, 4, 64, 1.0, 2.0, 10.0)
 _COLLECT = Limits(64 * MIB, 4096, 8, 4, 128, 1.0, 0.0, 15.0)
 
 _SO_SNDBUFFORCE = 32

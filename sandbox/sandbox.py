@@ -131,14 +131,16 @@ class Sandbox:
         return self._alive
 
     async def inspect(self, archive: int) -> Inspection:
-        """Read the archive in memfd `archive` inside a sandbox of its own (64 MB, 2 s).
+        """Read the archive in memfd `archive` inside a sandbox of its own (64 MB, 2 CPU-seconds).
 
         Raises BundleRefused (the caller's fault) or SandboxError (ours).
         """
         orders = {"disk_bytes": _ARCHIVE_DISK_BYTES}
         async with self._task("inspect", Limits(), orders, (archive,)) as (listing, facts):
-            if facts["oom_kills"] or facts["cause"] in ("memory", "timeout"):
+            if facts["oom_kills"] or facts["cause"] in ("memory", "cpu"):
                 raise BundleRefused("The archive cannot be read within 64 MB of memory and 2 s.")
+            if facts["cause"] == "timeout":
+                raise SandboxError("inspect", 0, "it took too long: the machine is too busy")
             if listing is None:
                 raise SandboxError("inspect", 0, "ended without a word")
             job_json = listing["job_json"]

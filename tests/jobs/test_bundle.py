@@ -12,7 +12,7 @@ from jobs import bundle
 from jobs.bundle import Part, Upload
 from jobs.errors import InvalidUpload, Rejected
 from jobs.memory import MemoryFile
-from sandbox import unpack
+from sandbox import members
 from sandbox.errors import BundleRefused
 from sandbox.model import Inspection, Member
 
@@ -197,7 +197,7 @@ class Receiving(unittest.IsolatedAsyncioTestCase):
                 self.assertIn(words, (await self.refuse(part(name))).sentence)
 
     async def test_loose_files_lie_as_deep_as_those_of_archives(self) -> None:
-        self.assertEqual(bundle.DEPTH, unpack.MAX_DEPTH)
+        self.assertEqual(bundle.DEPTH, members.MAX_DEPTH)
         deep = "a/" * (bundle.DEPTH - 1) + "b"
         self.assertEqual((await self.receive(part(deep))).paths, [deep])
 

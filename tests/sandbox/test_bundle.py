@@ -26,9 +26,11 @@ import pytest
 
 from sandbox import channel
 from sandbox.errors import BundleRefused
+from sandbox.members import MAX_DEPTH, MAX_MEMBERS, MAX_PATH_BYTES
 from sandbox.model import MIB, Bundle, Command, Inspection, Member
 from sandbox.runtimes import BASE_ENV
-from sandbox.unpack import MAX_DEPTH, MAX_JOB_JSON, MAX_MEMBERS, MAX_PATH_BYTES, _unix_time
+from sandbox.unpack import MAX_JOB_JSON
+from sandbox.unzip import _unix_time
 from tests.sandbox.box import Box, Ran, tarred
 
 END = bytes(1024)
@@ -581,6 +583,20 @@ def test_damaged_bytes_are_refused(box: Box, case: str) -> None:
     assert refused(box, DAMAGED[case]())
 
 
+OTHERS = {
+    "7z": b"7z\xbc\xaf\x27\x1c\0\4", "xz": b"\xfd7zXZ\0", "bzip2": b"BZh91AY&SY",
+    "rar": b"Rar!\x1a\7\1\0", "zstd": b"\x28\xb5\x2f\xfd", "a script": b"#!/bin/sh\necho hi\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("length", [0, 5000])
+def test_what_is_no_archive_of_ours_is_told_which_are(box: Box, other: str, length: int) -> None:
+    archive = OTHERS[other] + random.Random(8).randbytes(length)
+    for upload in (archive, gz(archive)):
+        assert "read as zip, tar or tar.gz" in refused(box, upload)
+
+
 def mutated(data: bytes, dice: random.Random) -> bytes:
     """A few random changes: bits, bytes, pieces cut out, doubled, swapped."""
     changed = bytearray(data)
@@ -874,6 +890,36 @@ def test_zips_that_were_streamed_or_are_large_are_read(box: Box) -> None:
         assert paths(box.inspect(buffer.getvalue())) == ["a", "b"]
 
 
+def test_a_zip_that_bsdtar_writes_to_a_pipe_is_filled_up_with_zeros(box: Box) -> None:
+    for comment in (b"", b"a comment"):
+        archive = zip_of(ZIP_ONE, comment=comment)
+        for length in (1, 10_240 - len(archive), 60_000):
+            assert paths(box.inspect(archive + bytes(length))) == ["ok"]
+        assert "something follows" in refused(box, archive + bytes(100) + b"x")
+        assert "something follows" in refused(box, archive + bytes(70_000))
+
+
+def test_a_zip_of_macos_is_read(box: Box) -> None:
+    # Archive Utility: sizes behind the bytes (flag 8), UTF-8 without its flag, __MACOSX beside.
+    later = {"crc": 0, "packed": 0, "size": 0}
+    body = b""
+    rows = []
+    for name, content in (("app/", b""), ("app/e\u0301.py", b"print(1)"),
+                          ("__MACOSX/app/._e\u0301.py", b"\0\5\x16\7")):  # fmt: skip
+        flags = 0 if name.endswith("/") else 8
+        mode = 0o40755 if name.endswith("/") else 0o100644
+        member = Zipped(name, content, 8 if flags else 0, flags, mode, local=later if flags else {})
+        rows.append(member.row(len(body)))
+        body += member.front()
+        if flags:
+            fields = member.fields()
+            body += struct.pack("<4sLLL", b"PK\7\x08", *(fields[key] for key in later))
+    table = b"".join(rows)
+    last = struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, 3, 3, len(table), len(body), 0)
+    inspection = box.inspect(body + table + last)
+    assert paths(inspection) == ["app/e\u0301.py", "__MACOSX/app/._e\u0301.py"]
+
+
 def zip64_of(*members: Zipped, **claims: Any) -> bytes:
     """As zip_of, with all numbers in the larger records."""
     body, rows = bytearray(), bytearray()
@@ -947,6 +993,33 @@ def test_names_of_a_zip_are_utf8_or_cp437(box: Box) -> None:
     ran = run(box, archive, "python3", "-c", LISTING, members=inspection.members)
     assert json.loads(ran.text) == sorted(map(list, inspection.members))
     assert ran.files == {}
+
+
+def test_backslashes_of_windows_are_slashes(box: Box) -> None:
+    # Compress-Archive of Windows PowerShell 5, and .NET before 4.6.1: no slash in any name.
+    windows = Zipped("src\\main.py", b"1", flags=0, maker=0, mode=0)
+    others = ("src\\deep\\ü.txt", 0x800), ("top", 0), ("src\\empty\\", 0)
+    archive = zip_of(windows, *(Zipped(name, flags=f, maker=0, mode=0) for name, f in others))
+    inspection = box.inspect(archive)
+    assert paths(inspection) == ["src/main.py", "src/deep/ü.txt", "top"]
+    ran = run(box, archive, "sh", "-c", "find . -type d | sort", members=inspection.members)
+    assert ran.text == ".\n./src\n./src/deep\n./src/empty\n" and ran.files == {}
+    ran = run(box, archive, "python3", "-c", LISTING, members=inspection.members)
+    assert json.loads(ran.text) == sorted(map(list, inspection.members))
+
+
+WINDOWS_PLACES = {
+    "..\\x": "leads out", "a\\..\\..\\x": "leads out", "..\\": "leads out",
+    "\\x": "relative", "\\\\srv\\x": "relative", "C:\\x": "relative", "a/..\\x": "relative",
+    ".\\ok": "twice", "ok\\x": "below a file", "ok\\": "twice", "\\": "relative",
+    "d\\" * MAX_DEPTH + "f": "deep",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WINDOWS_PLACES)
+def test_a_name_with_backslashes_that_leads_elsewhere_is_refused(box: Box, name: str) -> None:
+    archive = zip_of(ZIP_ONE, Zipped(name, maker=0, mode=0))
+    assert WINDOWS_PLACES[name] in refused_by_both(box, archive)
 
 
 def test_what_a_runner_could_use_is_only_a_name_in_a_zip(box: Box) -> None:
@@ -1269,6 +1342,11 @@ def test_a_damaged_zip_is_refused(box: Box, case: str) -> None:
         with pytest.raises(BundleRefused):
             run(box, archive, "true")
     assert refused(box, archive)
+
+
+def test_a_member_of_a_zip_that_is_damaged_is_named(box: Box) -> None:
+    for case in ("damaged deflate", "deflate without an end", "a wrong checksum"):
+        assert refused(box, ZIP_DAMAGED[case]()) == "'x' in the zip archive is damaged."
 
 
 def zip_mutated(dice: random.Random) -> bytes:
