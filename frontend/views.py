@@ -1,7 +1,9 @@
 """Hands out the page and its few files, read once: a path in a URL opens nothing."""
 
 import functools
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
@@ -28,14 +30,17 @@ async def page(request: HttpRequest) -> HttpResponse:
     return HttpResponse(_page(), headers={"Content-Security-Policy": POLICY})
 
 
-async def asset(request: HttpRequest, name: str) -> HttpResponse:
-    """A file of static/, 404 for every other name."""
-    known = _assets().get(name)
-    if known is None:
-        error = '{"error":"Not found","reason":"unknown_path"}'
-        return HttpResponse(error, status=404, content_type="application/json")
-    content, kind = known
-    return HttpResponse(content, content_type=kind)
+def asset(not_found: Callable[[HttpRequest], Awaitable[HttpResponse]]) -> Any:
+    """A view: a file of static/, or what `not_found` says to every other name."""
+
+    async def look(request: HttpRequest, name: str) -> HttpResponse:
+        known = _assets().get(name)
+        if known is None:
+            return await not_found(request)
+        content, kind = known
+        return HttpResponse(content, content_type=kind)
+
+    return look
 
 
 @functools.cache

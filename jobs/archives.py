@@ -18,7 +18,8 @@ import time
 import zipfile
 import zlib
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 from jobs.memory import MemoryFile
 from sandbox.model import Output
@@ -30,6 +31,9 @@ LEVEL = 1
 _ENTRY = 4096  # what an entry is counted as beside its content: many empty files are work too
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's own gzip header: no name, no time
 _ZIP_FIRST, _ZIP_LAST = 315_532_800, 4_354_819_198  # 1980-01-01 and 2107-12-31, as zip counts
+
+_THREAD = ThreadPoolExecutor(1, thread_name_prefix="archives")
+_Result = TypeVar("_Result")
 
 Work = Generator[int, None, None]  # yields how much was done since
 
@@ -55,11 +59,16 @@ def stream(
 
 async def _pieces(making: "_Making") -> AsyncGenerator[bytes, None]:
     try:
-        while (batch := await asyncio.to_thread(making.step)) is not None:
+        while (batch := await _in_own_thread(making.step)) is not None:
             for start in range(0, len(batch), PIECE):
                 yield batch[start : start + PIECE]
     finally:
-        await asyncio.to_thread(making.close)
+        await _in_own_thread(making.close)
+
+
+def _in_own_thread(work: Callable[[], _Result]) -> "asyncio.Future[_Result]":
+    """One for all archives: they take turns, step by step, and no upload waits for them."""
+    return asyncio.get_running_loop().run_in_executor(_THREAD, work)
 
 
 class _Sink:

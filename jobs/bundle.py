@@ -3,7 +3,6 @@ by its name and its first bytes, and read inside a sandbox. Loose files are laid
 on the way, in a thread.
 """
 
-import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,7 +10,7 @@ from typing import NamedTuple, NoReturn
 
 from jobs.errors import InvalidUpload
 from jobs.manifest import MANIFEST_BYTES
-from jobs.memory import MemoryFile
+from jobs.memory import MemoryFile, in_thread
 from sandbox.errors import BundleRefused
 from sandbox.model import Bundle, Inspection, Member
 
@@ -70,13 +69,13 @@ async def receive(parts: Sequence[Part], inspect: Inspect) -> Upload:
         )
     if any(_is_archive(part, alone=len(parts) == 1) for part in parts):
         return await _receive_archive(parts, inspect)
-    return await asyncio.to_thread(_pack, parts)
+    return await in_thread(sum(part.size for part in parts), _pack, parts)
 
 
 async def _receive_archive(parts: Sequence[Part], inspect: Inspect) -> Upload:
     if len(parts) > 1:
         raise InvalidUpload("Send either one archive or loose files, not both")
-    memory = await asyncio.to_thread(_move, parts[0])
+    memory = await in_thread(parts[0].size, _move, parts[0])
     with memory.closed_on_error():
         try:
             found = await inspect(memory.fd)

@@ -16,9 +16,9 @@ Rate = Annotated[str, Meta(pattern=r"^[1-9]\d{0,6}/([1-9]\d{0,3})?[smhd]$")]
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 
 
-def half_of_memory_mb() -> int:
-    """Half of the machine's memory, in MiB: the other half is for what is held, and the system."""
-    return max(512, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB // 2)
+def memory_mb(share: float) -> int:
+    """Of the machine's memory, in MiB."""
+    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / MIB * share)
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -27,15 +27,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # jobs that run at once
     slots: Annotated[int, Meta(ge=1, le=1024)] = 2 * (os.cpu_count() or 1)
     # memory that all running jobs may ask for together; the next one waits
-    running_memory_mb: Annotated[int, Meta(ge=16, le=1 << 24)] = half_of_memory_mb()
+    running_memory_mb: Annotated[int, Meta(ge=16, le=1 << 24)] = max(512, memory_mb(1 / 2))
     # jobs that wait; more are answered with 503
     queue_length: Annotated[int, Meta(ge=1, le=100_000)] = 1000
     # seconds in line after which a job is given up
     queue_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 3600
     # bytes of uploads, logs and outputs held for all jobs together; more are answered with 503
-    held_bytes: Annotated[int, Meta(ge=200 * MIB, le=1 << 40)] = 2048 * MIB
+    held_bytes: Annotated[int, Meta(ge=200 * MIB, le=1 << 40)] = (
+        min(2048, max(200, memory_mb(1 / 4))) * MIB
+    )
     # of these, what one client may hold
-    client_held_bytes: Annotated[int, Meta(ge=1024 * 1024, le=1 << 40)] = 512 * MIB
+    client_held_bytes: Annotated[int, Meta(ge=1024 * 1024, le=1 << 40)] = (
+        min(512, max(150, memory_mb(1 / 16))) * MIB
+    )
     # bytes of one upload
     upload_bytes: Annotated[int, Meta(ge=64 * 1024, le=1024 * MIB)] = 100 * MIB
     # bytes kept of stdout, and of stderr

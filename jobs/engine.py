@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from jobs.bundle import Upload
@@ -16,7 +17,7 @@ from jobs.quota import Quota, Reservation
 from jobs.runner import Runner
 from jobs.store import Store
 from sandbox.errors import BundleRefused, SandboxError
-from sandbox.model import CANCELLED, CPU_QUOTA, SANDBOX_ERROR
+from sandbox.model import CANCELLED, CPU_QUOTA, SANDBOX_ERROR, Inspection
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ class Engine:
         self._line = Line()
         self._running: dict[str, tuple[Job, asyncio.Task[None]]] = {}
         self._reserved_mb = 0  # what the running jobs may use of the machine's memory
-        self._receiving = 0  # bytes of uploads that are on their way
+        self._receiving: Counter[str] = Counter()  # bytes of uploads on their way, by client
+        self._inspections = asyncio.Semaphore(config.slots)
         self._timers: list[asyncio.Task[None]] = []
         self._closed = False
 
@@ -55,21 +57,39 @@ class Engine:
 
     # ---- taking jobs in
 
-    def receive(self, size: int) -> bool:
+    def receive(self, client: str, size: int) -> bool:
         """Count `size` more bytes of an upload, unless too much would be held by them."""
-        if size > self.room:
+        if size > self.room(client):
             return False
-        self._receiving += size
+        self._receiving[client] += size
         return True
 
-    def let_go(self, size: int) -> None:
+    def let_go(self, client: str, size: int) -> None:
         """So many bytes that were received are gone, or have become a job's."""
-        self._receiving -= size
+        self._receiving[client] -= size
+        if not self._receiving[client]:
+            del self._receiving[client]
+
+    def room(self, client: str) -> int:
+        """Bytes that may still be held for `client`."""
+        own = self.config.client_held_bytes - self._held_by(client)
+        return min(self.free, own) if self.config.quotas else self.free
 
     @property
-    def room(self) -> int:
-        """Bytes that may still be held."""
-        return self.config.held_bytes - self.store.held_bytes - self._receiving
+    def free(self) -> int:
+        """Bytes that may still be held, whoever sends them."""
+        return self.config.held_bytes - self.store.held_bytes - self._receiving.total()
+
+    def _held_by(self, client: str) -> int:
+        return self.store.held_by[client] + self._receiving[client]
+
+    async def inspect(self, archive: int) -> Inspection:
+        """What is in the archive. Not more of them at once than there are slots: the others wait.
+
+        Raises BundleRefused or SandboxError.
+        """
+        async with self._inspections:
+            return await self.runner.inspect(archive)
 
     def admit(self) -> None:
         """Raises Wait when no job can be taken now, whoever sends it. Promises nothing."""
@@ -84,12 +104,11 @@ class Engine:
         """The new Job, in line or running already; it has the reservation. Raises Wait."""
         self.admit()
         size = upload.memory.size
-        if size > self.room:
+        if size > self.free:
             raise Full(
                 "The memory for jobs is full; it is freed as jobs are forgotten", retry_after=30
             )
-        held = self.store.held_by[reservation.client] + size
-        if self.config.quotas and held > self.config.client_held_bytes:
+        if size > self.room(reservation.client):
             raise OverQuota(
                 f"Your jobs hold more than {self.config.client_held_bytes // MIB} MB",
                 "held_bytes",
@@ -131,7 +150,8 @@ class Engine:
             return job.ended.wall + job.ttl_seconds
         if job.started:
             return job.started.wall + job.manifest.timeout + job.ttl_seconds
-        return job.created.wall + self.config.queue_seconds + job.ttl_seconds
+        most = self.config.queue_seconds + job.manifest.timeout
+        return job.created.wall + most + job.ttl_seconds
 
     # ---- running them
 
@@ -141,6 +161,8 @@ class Engine:
             memory_mb = job.manifest.memory_mb
             if self._reserved_mb + memory_mb > self.config.running_memory_mb:
                 return  # nobody overtakes it: it would wait for ever
+            if self._running and self.free <= 0:
+                return  # what it makes could not be held; with nothing running, it has to go on
             self._line.take_first()
             self._reserved_mb += memory_mb
             job.start(self.clock())
@@ -195,6 +217,7 @@ class Engine:
             job.fail(reason, f"{why} before it ran", self.clock())
             job.reservation.end(0.0)
             self.store.weigh(job)
+            self._fill_slots()  # it may have kept others waiting
         elif job.state == "running" and not job.stop.done():
             job.stop.set_result(reason)
 
@@ -211,10 +234,17 @@ class Engine:
     def sweep(self) -> None:
         """Forget what is due, and give up what has waited too long."""
         moment = self.clock()
-        for job in self._line:
-            if moment.monotonic - job.created.monotonic >= self.config.queue_seconds:
-                self.cancel(job, why=f"Given up after {self.config.queue_seconds} s in line,")
         self.store.sweep(moment.monotonic)
+        late = [
+            job
+            for job in self._line
+            if moment.monotonic - job.created.monotonic >= self.config.queue_seconds
+        ]
+        for job in reversed(late):  # or the first to go would give its place to the next
+            self.cancel(job, why=f"Given up after {self.config.queue_seconds} s in line,")
+        self._fill_slots()  # there may be room again
+        if not self._running:
+            self._line.forget_clients()
         self.quota.sweep()
 
     async def close(self) -> None:
@@ -223,7 +253,7 @@ class Engine:
         for timer in self._timers:
             timer.cancel()
         for job in self._line:
-            self.cancel(job)
+            self.cancel(job)  # no slot is filled any more
         running = [task for _, task in self._running.values()]
         for job, _ in list(self._running.values()):
             self.cancel(job)

@@ -4,8 +4,11 @@ where a job's state changes. Time comes in as an argument.
 
 import asyncio
 import hashlib
+import json
+import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
@@ -69,6 +72,9 @@ class Job:
         self.stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._bundle_memory: MemoryFile | None = memory
         self._output_memory: MemoryFile | None = None
+        self._output_bytes = 0
+        self._names_bytes = sum(_name_bytes(member.path) for member in bundle.members)
+        self._readers = 0
         self._forgotten = False
 
     # ---- its life
@@ -90,6 +96,7 @@ class Job:
         if result.outputs.fd >= 0:
             self._output_memory = MemoryFile(result.outputs.fd)
             self.outputs = {output.path: output for output in result.outputs.files}
+            self._output_bytes = self._output_memory.size
         self._end(
             "completed" if completed else "failed", None if completed else verdict.reason, now
         )
@@ -101,22 +108,29 @@ class Job:
         self._end("failed", reason, now)
 
     def forget(self) -> None:
-        """Give every byte back: at its end, when it runs. Downloads hold their own descriptor."""
+        """Give every byte back: at its end, when it runs; when the last one has read it, if
+        somebody does.
+        """
         self._forgotten = True
         if self.state == "running":
             return  # the sandbox still reads the upload
+        if self._readers:
+            return
         self.log = JobLog(0)
         for memory in (self._bundle_memory, self._output_memory):
             if memory:
                 memory.close()
         self._bundle_memory = self._output_memory = None
         self.outputs = {}
+        self._names_bytes = self._output_bytes = 0
 
     def _end(self, state: State, reason: str | None, now: Moment) -> None:
         self.state, self.reason, self.ended = state, reason, now
         if self._bundle_memory:  # what came in is not needed any more
             self._bundle_memory.close()
             self._bundle_memory = None
+        self.bundle = self.bundle._replace(members=())
+        self._names_bytes = sum(map(_name_bytes, self.outputs))
         self.over.set()
         if self._forgotten:
             self.forget()
@@ -138,20 +152,29 @@ class Job:
 
     @property
     def held_bytes(self) -> int:
-        """Memory that is held for this job."""
-        outputs = sum(output.size for output in self.outputs.values())
-        return self.log.kept_bytes + outputs + (self.bundle_bytes if self._bundle_memory else 0)
+        """Memory that is held for this job, also once it is forgotten."""
+        upload = self.bundle_bytes if self._bundle_memory else 0
+        return self.log.kept_bytes + self._output_bytes + self._names_bytes + upload
 
     @property
     def cpu_seconds(self) -> float:
         """CPU time used so far, or in all."""
         return self.result.usage.cpu_usec / 1e6 if self.result else self._meter()
 
-    def open_outputs(self) -> MemoryFile:
-        """The store of all outputs, for a reader that may outlive the job."""
-        if self._output_memory is None:
-            raise ValueError("this job has no outputs")
-        return self._output_memory.again()
+    def read(self, on_end: Callable[[], None]) -> "Reading":
+        """Keep log and outputs until somebody has read them, also when the job is forgotten.
+
+        `on_end` is called on the loop once nobody reads any more.
+        """
+        self._readers += 1
+        memory = self._output_memory.again() if self._output_memory else MemoryFile()
+        return Reading(memory, self.stop.get_loop(), lambda: self._end_reading(on_end))
+
+    def _end_reading(self, on_end: Callable[[], None]) -> None:
+        self._readers -= 1
+        if self._forgotten:
+            self.forget()
+        on_end()
 
     def wall_seconds(self, now: Moment) -> float:
         """How long it ran, or has been running."""
@@ -160,10 +183,34 @@ class Job:
         return (self.ended or now).monotonic - self.started.monotonic
 
 
+class Reading(MemoryFile):
+    """The bytes of all outputs, for somebody who reads them, or the log, as slowly as they like."""
+
+    def __init__(
+        self, memory: MemoryFile, loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._on_end: Callable[[], None] | None = on_end
+        super().__init__(os.dup(memory.fd))
+        memory.close()
+
+    def close(self) -> None:
+        super().close()
+        on_end, self._on_end = self._on_end, None
+        if on_end:
+            with suppress(RuntimeError):  # the loop has ended, and we with it
+                self._loop.call_soon_threadsafe(on_end)  # whatever thread drops the last one
+
+
+def _name_bytes(path: str) -> int:
+    """About what a file costs that we only know of."""
+    return 300 + len(path)
+
+
 def _hash(manifest: Manifest, bundle: Bundle) -> str:
     """Over everything that was asked: every file with its name and mode, and the manifest."""
     asked = msgspec.structs.asdict(msgspec.structs.replace(manifest, warnings=()))
     files = sorted((member.path, member.mode, member.sha256) for member in bundle.members)
-    return hashlib.sha256(
-        msgspec.json.encode({"files": files, "manifest": asked}, order="deterministic")
-    ).hexdigest()
+    # Escaped to ASCII: a name in an archive need not be text.
+    text = json.dumps({"files": files, "manifest": asked}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -21,7 +21,8 @@ class Line:
         self._keys: list[_Key] = []
         self._jobs: dict[_Key, Job] = {}
         self._key_of: dict[str, _Key] = {}  # by job id
-        self._last_turn: dict[str, int] = {}  # by client
+        self._last_turn: dict[str, int] = {}  # by client: of its newest job, served or not
+        self._turns: dict[str, list[int]] = {}  # by client: of its jobs in the line, rising
         self._turn = 0  # that is being served
         self._arrivals = 0
 
@@ -35,6 +36,7 @@ class Line:
     def add(self, job: Job) -> None:
         turn = max(self._last_turn.get(job.client, -1) + 1, self._turn)
         self._last_turn[job.client] = turn
+        self._turns.setdefault(job.client, []).append(turn)
         self._arrivals += 1
         key = (turn, self._arrivals)
         insort(self._keys, key)
@@ -57,15 +59,26 @@ class Line:
 
     def leave(self, job: Job) -> None:
         """Out of the line without having been served: its client is owed that turn."""
-        self._remove(job)
-        own = [key[0] for key, other in self._jobs.items() if other.client == job.client]
-        self._last_turn[job.client] = max(own, default=self._turn - 1)
+        turn = self._remove(job)
+        own = self._turns.get(job.client)
+        self._last_turn[job.client] = own[-1] if own else turn - 1
 
     def position(self, job: Job) -> int:
         """1 for the next one to be served; 0 for a job that is not in the line."""
         key = self._key_of.get(job.id)
         return 0 if key is None else bisect_left(self._keys, key) + 1
 
-    def _remove(self, job: Job) -> None:
+    def _remove(self, job: Job) -> int:
+        """Its turn."""
         key = self._key_of.pop(job.id)
         del self._keys[bisect_left(self._keys, key)], self._jobs[key]
+        own = self._turns[job.client]
+        own.remove(key[0])
+        if not own:
+            del self._turns[job.client]
+        return key[0]
+
+    def forget_clients(self) -> None:
+        """While nobody waits nobody is owed anything, and no client need be known."""
+        if not self._keys:
+            self._last_turn.clear()

@@ -31,7 +31,7 @@ _NOT_YET = {
     "requirements": "dependencies are not installed yet; upload what the job needs with it",
     "gpu": "jobs get no gpu yet",
 }
-_NO_ENVIRONMENT = ("", "default")  # what earlier clients call having none
+NO_ENVIRONMENT = (None, "", "default")  # what earlier clients call having none
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _ENV_REFUSED = re.compile(r"LD_.*|GLIBC_TUNABLES|PATH|MALLOC_.*", re.ASCII)  # change what is run
@@ -157,8 +157,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         named = None
         if not isinstance(self.interpreter, UnsetType):
             named = _runtime("interpreter", self.interpreter, runtimes)
-        if self.environment is None or self.environment in _NO_ENVIRONMENT:
+        if self.environment in NO_ENVIRONMENT:
             return named
+        assert self.environment
         environment = _runtime("environment", self.environment, runtimes)
         if named and named != environment:
             _refuse(
@@ -340,8 +341,8 @@ def _did_you_mean(path: str, paths: Sequence[str]) -> str:
     base = path.rsplit("/", 1)[-1]
     same = [known for known in paths if known.rsplit("/", 1)[-1] == base][:1]
     # The comparison is quadratic in the length: short names only, and not too many.
-    near = [known for known in paths[:500] if len(known) <= 80]
-    close = same or difflib.get_close_matches(path[:80], near, 1)
+    near = [known for known in paths[:50] if len(known) <= 40]
+    close = same or difflib.get_close_matches(path[:40], near, 1)
     return f"Did you mean {_quote(close[0])}?" if close else "The upload has no similar file."
 
 

@@ -2,15 +2,38 @@
 last descriptor, also when we are killed.
 """
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from sandbox import channel, linux
 
 CHUNK = 1024 * 1024
+_SMALL = 64 * 1024  # bytes that take no longer than a thread's start
+
+_Result = TypeVar("_Result")
 
 _NOEXEC_SEAL = 0x8  # MFD_NOEXEC_SEAL, Linux 6.3; without it newer kernels write a line to dmesg
+
+
+async def in_thread(size: int, work: Callable[..., _Result], *arguments: object) -> _Result:
+    """work(*arguments), in a thread when it is about so many bytes that others would wait.
+
+    Whoever is cancelled meanwhile still waits for the thread: it holds descriptors that the caller
+    closes next.
+    """
+    if size <= _SMALL:
+        return work(*arguments)
+    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # nobody asks any more
+        raise
 
 
 class MemoryFile:

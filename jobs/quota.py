@@ -14,6 +14,7 @@ from jobs.conf import Config
 from jobs.errors import Full, OverQuota
 
 HOUR = 3600.0
+SWEEP_SECONDS = 30.0  # between two looks for clients to forget: a look at 100,000 takes 0.1 s
 MINUTE = 60.0
 CLIENTS = 100_000  # remembered at once; each costs some hundred bytes
 ENOUGH_CPU_SECONDS = 1.0  # in the bucket, or a job would be killed as it starts
@@ -107,6 +108,7 @@ class Quota:
         self._config = config
         self._clock = clock
         self._accounts: dict[str, Account] = {}
+        self._swept = clock()
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -133,7 +135,8 @@ class Quota:
         now = self._clock()
         account.cpu_left = min(most, account.cpu_left + (now - account.filled) * most / MINUTE)
         account.filled = now
-        account.cpu_left = min(most, account.cpu_left - cpu_seconds)
+        if self._config.quotas:
+            account.cpu_left = min(most, account.cpu_left - cpu_seconds)
         return account.cpu_left
 
     def standing(self, client: str) -> Standing:
@@ -156,8 +159,11 @@ class Quota:
         )
 
     def sweep(self) -> None:
-        """Forget the clients about whom nothing is left to know."""
+        """Forget the clients about whom nothing is left to know, if it is time to look."""
         now = self._clock()
+        if now - self._swept < SWEEP_SECONDS:
+            return
+        self._swept = now
         for client, account in list(self._accounts.items()):
             self._age(account, now)
             if account.rest() and account.cpu_left >= self._config.cpu_seconds_per_minute:

@@ -24,8 +24,8 @@ class Store:
         self.weigh(job)
 
     def weigh(self, job: Job) -> None:
-        """Count again what `job` holds; nothing, once it is forgotten."""
-        weight = job.held_bytes if job.id in self._jobs else 0
+        """Count again what `job` holds: of a forgotten one, what somebody still reads."""
+        weight = job.held_bytes
         more = weight - self._weights.pop(job.id, 0)
         if weight:
             self._weights[job.id] = weight

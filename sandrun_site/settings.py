@@ -41,7 +41,7 @@ CACHES = {
     "default": {"BACKEND": _LOCMEM},
     # Of its own and large: a full cache forgets counters, so that a limited client is free again.
     "ratelimit": {
-        "BACKEND": _LOCMEM,
+        "BACKEND": "jobs.api.clients.Counters",
         "LOCATION": "ratelimit",
         "OPTIONS": {"MAX_ENTRIES": 1_000_000},
     },

@@ -7,7 +7,7 @@ from jobs.api import views
 
 urlpatterns = [
     path("", views.front_door(frontend.views.page)),
-    path("static/<path:name>", views.methods("GET")(frontend.views.asset)),
+    path("static/<path:name>", views.methods("GET")(frontend.views.asset(views.not_found))),
     path("", include("jobs.api.urls")),
     re_path(r"(?s)\A.*\Z", views.not_found),
 ]

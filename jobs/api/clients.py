@@ -5,16 +5,23 @@ Request rates are django-ratelimit's; what a job costs is the quota's (jobs/quot
 
 import functools
 import math
+import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
+from django.conf import settings
+from django.core.cache import caches
+from django.core.cache.backends.locmem import LocMemCache
 from django.http import HttpRequest, HttpResponse
 from django_ratelimit.core import get_usage
 
 from jobs.api.site import Site, site_of
 from jobs.errors import TooMany
 from jobs.quota import HOUR, MINUTE, Standing
+
+_WITH_PORT = re.compile(r"\[([0-9a-fA-F:.%\w]+)\](?::\d+)?|(\d+\.\d+\.\d+\.\d+):\d+")
 
 View = Callable[..., Awaitable[HttpResponse]]
 Network = IPv4Network | IPv6Network
@@ -67,8 +74,10 @@ def client_name(address: str) -> str:
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
+    if found := _WITH_PORT.fullmatch(text):
+        text = found[1] or found[2]
     try:
-        address = ip_address(text.partition("%")[0].strip("[]"))
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
@@ -88,6 +97,7 @@ def rated(setting: str) -> Callable[[View], View]:
         async def count_first(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             config = site_of(request).config
             if config.quotas:
+                _sweep_counters()
                 rate = getattr(config, setting)
                 usage = get_usage(
                     request,
@@ -103,6 +113,31 @@ def rated(setting: str) -> Callable[[View], View]:
         return count_first
 
     return decorate
+
+
+_swept = time.monotonic()
+
+
+def _sweep_counters() -> None:
+    """Once a minute: the cache keeps what is over until it is full, and it holds who asked."""
+    global _swept
+    if time.monotonic() - _swept < MINUTE:
+        return
+    _swept = time.monotonic()
+    cache = caches[settings.RATELIMIT_USE_CACHE]
+    if isinstance(cache, Counters):
+        cache.sweep()
+
+
+class Counters(LocMemCache):
+    """The cache of the request rates; one that forgets what is over."""
+
+    def sweep(self) -> None:
+        now = time.time()
+        with self._lock:
+            for key, end in list(self._expire_info.items()):
+                if end is not None and end <= now:
+                    self._delete(key)
 
 
 def quota_headers(site: Site, client: str) -> dict[str, str]:

@@ -5,7 +5,8 @@ clients read, nothing of ours inside, and nothing of the request in our log.
 import logging
 from collections.abc import Mapping
 
-from django.core.exceptions import SuspiciousOperation
+from django.conf import settings
+from django.core.exceptions import SuspiciousOperation, TooManyFieldsSent
 from django.http import HttpRequest, HttpResponse
 
 from jobs import errors
@@ -51,7 +52,7 @@ def answer(error: BaseException, request: HttpRequest | None = None) -> HttpResp
         sentence = f"The sandbox failed at the step {error.step}; nothing was run"
         return refuse(503, sentence, "sandbox_error", "", {"Retry-After": "5"}, {"retry_after": 5})
     if isinstance(error, SuspiciousOperation):  # too many query parameters, say
-        return refuse(400, "Bad request", "invalid_request")
+        return refuse(400, _sentence(error), "invalid_request")
     report(error)
     return refuse(500, "The server failed; this is our fault", "internal")
 
@@ -87,6 +88,12 @@ def bad_request(request: HttpRequest, exception: object = None) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     return refuse(500, "The server failed; this is our fault", "internal")
+
+
+def _sentence(error: SuspiciousOperation) -> str:
+    if isinstance(error, TooManyFieldsSent):
+        return f"More than {settings.DATA_UPLOAD_MAX_NUMBER_FIELDS} query parameters"
+    return "The request is malformed"
 
 
 def _status(error: errors.Rejected) -> int:

@@ -84,7 +84,7 @@ class Guard:
             response["Access-Control-Expose-Headers"] = "*"
         for name, value in HEADERS.items():
             response.setdefault(name, value)
-        if not response.streaming:
+        if not response.streaming and response.status_code != 204:
             response.setdefault("Content-Length", str(len(response.content)))
         return response
 

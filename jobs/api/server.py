@@ -25,7 +25,7 @@ from twisted.logger import globalLogBeginner
 from twisted.web import http
 from zope.interface import implementer
 
-from jobs.api.clients import client_name, is_trusted, networks
+from jobs.api.clients import address_of, client_name, is_trusted, networks
 from jobs.api.errors import report
 from jobs.api.middleware import HEADERS
 from jobs.api.uploads import BODY_KEY, too_large
@@ -59,7 +59,7 @@ class Channel(TwistedChannel):
 
     _deadline: Any = None
     refused = False
-    client = ""
+    peer = ""
 
     @property
     def config(self) -> Config:
@@ -100,9 +100,24 @@ class Channel(TwistedChannel):
             self.refused = True
             for request in self.requests:
                 request.drop_body()
-            self.transport.write(_bare_response(status, sentence, reason))
+            self.transport.write(_bare_response(status, sentence, reason, self._cors()))
             self.transport.loseWriteConnection()  # a close while bytes come would lose the answer
             self._arm(LINGER_SECONDS, self.transport.abortConnection)
+
+    def _cors(self) -> dict[str, str]:
+        """For a page of a site that is invited, which else would see only that it failed."""
+        for request in self.requests[-1:]:
+            for origin in request.requestHeaders.getRawHeaders("Origin", ()):
+                if origin in self.config.allow_origin:
+                    return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+        return {}
+
+    def timeoutConnection(self) -> None:
+        """Nothing came for a while. Between two requests that is the end; within one, say so."""
+        if self._deadline is None:
+            super().timeoutConnection()
+        else:
+            self._late()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         """Twisted's, for whatever is wrong with a head; the two counts tell which."""
@@ -112,7 +127,7 @@ class Channel(TwistedChannel):
         ):
             self._refuse_headers()
         else:
-            self.refuse(400, "Bad request", "invalid_request")
+            self.refuse(400, "The head of the request is malformed", "invalid_request")
 
     def lineLengthExceeded(self, line: bytes) -> None:
         if self._receivedHeaderSize == 0:  # no line before it
@@ -158,14 +173,15 @@ class Gate:
 class Body(MemoryFile):
     """The body of a request, counted by the engine as long as it is open."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, client: str) -> None:
         self._engine = engine
+        self._client = client
         self._counted = 0
         super().__init__()
 
     def receive(self, data: bytes) -> bool:
         """Append `data`; False when it would be too much for the engine."""
-        if not self._engine.receive(len(data)):
+        if not self._engine.receive(self._client, len(data)):
             return False
         self._counted += len(data)
         self.write(data)
@@ -173,7 +189,8 @@ class Body(MemoryFile):
 
     def close(self) -> None:
         counted, self._counted = self._counted, 0
-        self._engine.let_go(counted)
+        if counted:
+            self._engine.let_go(self._client, counted)
         super().close()
 
 
@@ -193,10 +210,18 @@ class Request(WebRequest):
         self.content = io.BytesIO()  # stays empty: what reads the body reads `body`
         if length is not None and length > self.channel.config.upload_bytes:
             self._refuse_body()
-        elif length is not None and length > self.server.engine.room:
-            self._refuse_for_now()
         elif length != 0:
-            self.body = Body(self.server.engine)
+            client = self._client()
+            if length and length > self.server.engine.room(client):
+                self._refuse_for_now(length)
+            else:
+                self.body = Body(self.server.engine, client)
+
+    def _client(self) -> str:
+        """As the doors see it."""
+        forwarded = b",".join(self.requestHeaders.getRawHeaders(b"X-Forwarded-For", ()))
+        proxies = networks(self.channel.config.trust_proxy)
+        return client_name(address_of(self.channel.peer, forwarded.decode("latin-1"), proxies))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         headers = self.requestHeaders
@@ -221,11 +246,16 @@ class Request(WebRequest):
         elif self.body.receive(data):
             self.received += len(data)
         else:
-            self._refuse_for_now()
+            self._refuse_for_now(len(data))
 
-    def _refuse_for_now(self) -> None:
+    def _refuse_for_now(self, size: int) -> None:
         self.requestHeaders.removeHeader(b"Expect")  # or "100 Continue" would follow the answer
-        self.channel.refuse(503, "The memory for jobs is full", "busy")
+        if size > self.server.engine.free:
+            self.channel.refuse(503, "The memory for jobs is full", "busy")
+        else:
+            self.channel.refuse(
+                429, "Your jobs hold all the memory that you may have", "held_bytes"
+            )
 
     def _refuse_body(self) -> None:
         self.requestHeaders.removeHeader(b"Expect")
@@ -292,15 +322,16 @@ class Factory(HTTPFactory):
         self.clients[client] += 1
         channel = super().buildProtocol(addr)
         assert isinstance(channel, Channel)
-        channel.client = client
+        channel.peer = addr.host
         channel.requestFactory = Request
         channel.timeOut = IDLE_SECONDS
         return channel
 
     def lost(self, channel: Channel) -> None:
-        self.clients[channel.client] -= 1
-        if not self.clients[channel.client]:
-            del self.clients[channel.client]
+        client = client_name(channel.peer)
+        self.clients[client] -= 1
+        if not self.clients[client]:
+            del self.clients[client]
 
 
 class Server(DaphneServer):
@@ -380,11 +411,11 @@ def _report_failures(event: Any) -> None:
         report(failure.value)
 
 
-def _bare_response(status: int, sentence: str, reason: str) -> bytes:
+def _bare_response(status: int, sentence: str, reason: str, more: dict[str, str]) -> bytes:
     """A whole response, for where no request exists that could carry it."""
     body = _body(status, sentence, reason)
-    headers = _headers() | {"Content-Length": str(len(body)), "Connection": "close"}
-    if status == 503:
+    headers = _headers() | more | {"Content-Length": str(len(body)), "Connection": "close"}
+    if status in (429, 503):
         headers["Retry-After"] = str(BUSY_RETRY_SECONDS)
     lines = [
         f"HTTP/1.1 {status} {_phrase(status).decode()}",
@@ -402,5 +433,5 @@ def _headers() -> dict[str, str]:
 
 
 def _body(status: int, sentence: str, reason: str) -> bytes:
-    more = {"retry_after": BUSY_RETRY_SECONDS} if status == 503 else {}
+    more = {"retry_after": BUSY_RETRY_SECONDS} if status in (429, 503) else {}
     return encode({**problem(status, sentence, reason), **more})

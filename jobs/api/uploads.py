@@ -6,6 +6,7 @@ off the names. It runs in a thread; the event loop never sees the bytes.
 """
 
 import base64
+import difflib
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
@@ -16,7 +17,7 @@ from django.http import QueryDict
 
 from jobs.bundle import Part
 from jobs.errors import InvalidManifest, InvalidUpload, TooLarge, UnsupportedUpload
-from jobs.manifest import MANIFEST_BYTES
+from jobs.manifest import MANIFEST_BYTES, NO_ENVIRONMENT
 from jobs.memory import CHUNK, MemoryFile
 from sandbox.runtimes import Runtime
 
@@ -32,7 +33,7 @@ _ESCAPED = re.compile(r'\\(["\\])')
 _PLAIN_ENCODINGS = ("binary", "8bit", "7bit")
 
 
-_JSON_BYTES = 16 * 1024 * 1024  # parsed it is several times as much: larger uploads are forms
+_JSON_BYTES = 4 * 1024 * 1024  # nothing else runs while it is parsed: larger uploads are forms
 _NO_RUNTIME = "python3"  # for code that says nothing about itself
 _SHEBANG = re.compile(rb"#!\s*(\S+)(?:\s+(?:-S\s+)?(\S+))?")
 
@@ -83,6 +84,8 @@ def read_form(body: MemoryFile, content_type: str) -> Form:
             files.append(Part(name, body, start, size))
         elif name is None and field in FILE_FIELDS:
             _refuse("a part named 'files' has no file name")
+        elif difflib.get_close_matches(field[:40], ("manifest",)):
+            _refuse("a part is named almost like 'manifest'")
     return Form(files, manifest)
 
 
@@ -97,32 +100,40 @@ def _read_json(body: MemoryFile) -> Form:
             "Send larger files as multipart/form-data.",
         )
     try:
-        table = msgspec.json.decode(body.read(0, body.size))
-    except (msgspec.DecodeError, RecursionError):
+        asked = msgspec.json.decode(body.read(0, body.size), type=_Json)
+    except msgspec.ValidationError:
+        _refuse(
+            'the body must be like {"files": {"main.py": "print(1)", "data": {"base64": "AAH/"}}, '
+            '"manifest": {}}'
+        )
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         _refuse("the body is not valid JSON")
-    if not isinstance(table, dict) or not isinstance(table.get("files"), dict):
-        _refuse('the body must be like {"files": {"main.py": "print(1)"}, "manifest": {}}')
-    for name in table:
-        if name not in ("files", "manifest"):
-            _refuse("the body may hold 'files' and 'manifest' only")
-    inside = MemoryFile()
     files = []
-    for path, content in table["files"].items():
-        start = inside.size
-        files.append(Part(path, inside, start, inside.write(_content(content))))
-    given = table.get("manifest")
-    return Form(files, None if given is None else msgspec.json.encode(given))
+    for path, content in asked.files.items():
+        start = body.size
+        files.append(Part(path, body, start, body.write(_content(content))))  # behind the JSON
+    manifest = bytes(asked.manifest)
+    return Form(files, None if manifest in (b"", b"null") else manifest)
 
 
-def _content(value: object) -> bytes:
+class _Base64(msgspec.Struct, forbid_unknown_fields=True):
+    base64: str
+
+
+class _Json(msgspec.Struct, forbid_unknown_fields=True):
+    """The shape is checked as it is read: what has another one is refused at its first byte."""
+
+    files: dict[str, str | _Base64]
+    manifest: msgspec.Raw = msgspec.Raw(b"")
+
+
+def _content(value: str | _Base64) -> bytes:
     if isinstance(value, str):
         return value.encode()
-    if isinstance(value, dict) and isinstance(value.get("base64"), str) and len(value) == 1:
-        try:
-            return base64.b64decode(value["base64"], validate=True)
-        except ValueError:
-            _refuse("a file's base64 is damaged")
-    _refuse('a file must be text, or {"base64": text}')
+    try:
+        return base64.b64decode(value.base64, validate=True)
+    except ValueError:
+        _refuse("a file's base64 is damaged")
 
 
 # ---- the body is the code
@@ -140,9 +151,9 @@ def read_run(body: MemoryFile, query: QueryDict, runtimes: Mapping[str, Runtime]
             raise InvalidManifest(f"'{name[:40]}' is given twice")
         elif name != "wait":
             table[name] = _number(values[0]) if name in _NUMBERS else values[0]
-    if "interpreter" not in table and "environment" not in table:
+    if table.get("environment") in NO_ENVIRONMENT and "interpreter" not in table:
         table["interpreter"] = _shebang(body.read(0, 256), runtimes) or _NO_RUNTIME
-    named = table.get("interpreter") or table.get("environment")
+    named = table.get("interpreter", table.get("environment"))
     runtime = next((r for r in runtimes.values() if named == r.name or named in r.aliases), None)
     suffix = runtime.extensions[0] if runtime and runtime.extensions else ""
     path = (runtime.entrypoint if runtime else "") or f"main{suffix}"

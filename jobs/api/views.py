@@ -23,15 +23,16 @@ from jobs.api.site import Site, site_of
 from jobs.api.uploads import Form, body_of, read_form, read_run
 from jobs.api.wire import reply
 from jobs.errors import NotOver, Rejected, UnknownFile
-from jobs.job import Job
+from jobs.job import Job, Reading
 from jobs.logs import STREAMS
-from jobs.memory import MemoryFile
+from jobs.memory import MemoryFile, in_thread
 from sandbox.model import Output
 
 WAIT_SECONDS = 60  # the longest ?wait=
 END_SECONDS = 5  # for a cancelled job to be dead
 CHUNK = 64 * 1024
-WHOLE_BYTES = 64 * 1024  # answers up to here go out in one piece
+WHOLE_BYTES = 64 * 1024  # answers about so much log go out in one piece
+WHOLE_OUTPUTS = 200  # and about so many outputs
 
 ReadForm = Callable[[MemoryFile, HttpRequest, Site], Form]
 Page = Callable[[HttpRequest], Awaitable[HttpResponse]]
@@ -108,11 +109,11 @@ async def submit(request: HttpRequest) -> HttpResponse:
     site = site_of(request)
     seconds = _wait_seconds(request)
     job = await _take(request, site, _read_submit)
+    if seconds:
+        await _wait_with_client(site, job, seconds)
     headers = {"Location": f"/status/{job.id}", **quota_headers(site, job.client)}
-    accepted = wire.submitted(site.engine, job)
     if not seconds:
-        return reply(accepted, 200, headers)
-    await _wait_for(job, seconds)
+        return reply(wire.submitted(site.engine, job), 200, headers)
     return _whole(site, job, headers, {"owner_token": job.owner_token})
 
 
@@ -123,15 +124,14 @@ async def run(request: HttpRequest) -> HttpResponse:
     site = site_of(request)
     seconds = _wait_seconds(request) if "wait" in request.GET else WAIT_SECONDS
     job = await _take(request, site, _read_run)
-    await _wait_for(job, seconds)
+    await _wait_with_client(site, job, seconds)
     headers = {
         "Location": f"/status/{job.id}",
         **quota_headers(site, job.client),
         **wire.run_headers(job),
     }
     if job.is_over and not _accepts(request, wire.JSON):
-        small = job.log.kept_bytes <= WHOLE_BYTES
-        return _pieces(wire.log_raw(job.log, STREAMS), wire.TEXT, small, headers)
+        return _answer(site, job, wire.log_raw(job.log, STREAMS), wire.TEXT, headers)
     response = _whole(site, job, headers, {"owner_token": job.owner_token})
     if not job.is_over:
         response.status_code = 202
@@ -144,9 +144,9 @@ async def _take(request: HttpRequest, site: Site, read: ReadForm) -> Job:
     with body_of(request, site.config.upload_bytes) as body:
         engine.admit()
         with engine.quota.reserve(client_of(request)) as reservation:
-            form = await asyncio.to_thread(read, body, request, site)
+            form = await in_thread(body.size, read, body, request, site)
             asked = manifest.read(form.manifest)  # first: its faults are cheap to find
-            upload = await bundle.receive(form.files, engine.runner.inspect)
+            upload = await bundle.receive(form.files, engine.inspect)
             with upload.memory.closed_on_error():
                 body.close()  # its bytes are the upload's now
                 if not asked.entrypoint and upload.job_json is not None:
@@ -173,7 +173,7 @@ async def status(request: HttpRequest, job_id: str) -> HttpResponse:
     site = site_of(request)
     job = site.engine.store.find(job_id)
     if not (seconds := _wait_seconds(request)):
-        return reply(wire.status(site.engine, job))
+        return _answer(site, job, wire.status(site.engine, job))
     await _wait_for(job, seconds)
     return _whole(site, job)
 
@@ -182,11 +182,11 @@ async def status(request: HttpRequest, job_id: str) -> HttpResponse:
 @rated("submit_rate")
 async def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     """End the job; the answer is its status then. One that is over stays as it is."""
-    engine = site_of(request).engine
+    site = site_of(request)
     job = _own_job(request, job_id)
-    engine.cancel(job)
+    site.engine.cancel(job)
     await _wait_for(job, END_SECONDS)
-    return reply(wire.status(engine, job))
+    return _answer(site, job, wire.status(site.engine, job))
 
 
 @methods("DELETE")
@@ -202,30 +202,33 @@ async def delete(request: HttpRequest, job_id: str) -> HttpResponse:
 @rated("read_rate")
 async def logs(request: HttpRequest, job_id: str) -> HttpResponse:
     """Both streams as JSON; the bytes as printed with ?stream=, or for whoever takes text only."""
-    log = site_of(request).engine.store.find(job_id).log
+    site = site_of(request)
+    job = site.engine.store.find(job_id)
     stream = request.GET.get("stream")
     if stream is not None and stream not in STREAMS:
         raise Rejected("stream must be stdout or stderr")
-    small = log.kept_bytes <= WHOLE_BYTES
     wants_text = _accepts(request, "text/plain") and not _accepts(request, wire.JSON)
     if stream is None and not wants_text:
-        return _pieces(wire.log_json(log), wire.JSON, small)
-    pieces = wire.log_raw(log, (stream,) if stream else STREAMS)
-    truncated = {"X-Sandrun-Truncated": "true" if log.truncated else "false"}
-    return _pieces(pieces, wire.TEXT, small, truncated)
+        return _answer(site, job, wire.log_json(job.log))
+    pieces = wire.log_raw(job.log, (stream,) if stream else STREAMS)
+    truncated = {"X-Sandrun-Truncated": "true" if job.log.truncated else "false"}
+    return _answer(site, job, pieces, wire.TEXT, truncated)
 
 
 @methods("GET")
 @rated("read_rate")
 async def outputs(request: HttpRequest, job_id: str) -> HttpResponse:
-    return reply(wire.outputs(site_of(request).engine.store.find(job_id)))
+    site = site_of(request)
+    job = site.engine.store.find(job_id)
+    return _answer(site, job, wire.outputs(job))
 
 
 @methods("GET")
 @rated("read_rate")
 async def download(request: HttpRequest, job_id: str, name: str) -> HttpResponse:
     """One output. It is looked up in the list of what was collected; no file is opened by name."""
-    job = site_of(request).engine.store.find(job_id)
+    site = site_of(request)
+    job = site.engine.store.find(job_id)
     output = job.outputs.get(_asked_path(request, name))
     if output is None:
         raise UnknownFile
@@ -237,7 +240,7 @@ async def download(request: HttpRequest, job_id: str, name: str) -> HttpResponse
     kind = served_type_of(output.path)
     if request.method == "HEAD":
         return HttpResponse(content_type=kind, headers=headers)
-    content = _read_out(job.open_outputs(), output)
+    content = _read_out(_read(site, job), output)
     return StreamingHttpResponse(content, content_type=kind, headers=headers)
 
 
@@ -247,8 +250,8 @@ async def download_all(request: HttpRequest, job_id: str) -> HttpResponse:
     """All outputs as one archive: tar.gz, or with ?format=zip; with ?delete=1 and the owner_token
     the job is forgotten with it.
     """
-    engine = site_of(request).engine
-    job = engine.store.find(job_id)
+    site = site_of(request)
+    job = site.engine.store.find(job_id)
     form = request.GET.get("format", "tar.gz")
     if form not in archives.FORMATS:
         raise Rejected(f"format must be {' or '.join(archives.FORMATS)}")
@@ -262,13 +265,12 @@ async def download_all(request: HttpRequest, job_id: str) -> HttpResponse:
         "Content-Security-Policy": "sandbox; default-src 'none'",
     }
     kind = archives.FORMATS[form].content_type
-    if request.method == "HEAD":
-        return HttpResponse(content_type=kind, headers=headers)
+    if request.method == "HEAD":  # streaming: nobody knows yet how long it would be
+        return StreamingHttpResponse(_nothing(), content_type=kind, headers=headers)
     found = list(job.outputs.values())
-    memory = job.open_outputs() if found else MemoryFile()
-    content = archives.stream(form, memory, found, int(job.ended.wall))
+    content = archives.stream(form, _read(site, job), found, int(job.ended.wall))
     if last:
-        engine.delete(job)
+        site.engine.delete(job)
     return StreamingHttpResponse(content, content_type=kind, headers=headers)
 
 
@@ -288,6 +290,15 @@ async def _wait_for(job: Job, seconds: float) -> None:
             await asyncio.wait_for(job.over.wait(), seconds)
 
 
+async def _wait_with_client(site: Site, job: Job, seconds: float) -> None:
+    """The same; but when the client leaves, the job goes too: nobody knows its id yet."""
+    try:
+        await _wait_for(job, seconds)
+    except asyncio.CancelledError:
+        site.engine.delete(job)
+        raise
+
+
 def _whole(
     site: Site,
     job: Job,
@@ -295,8 +306,12 @@ def _whole(
     more: dict[str, object] | None = None,
 ) -> HttpResponse:
     """Everything about the job but the bytes of its outputs."""
-    small = job.log.kept_bytes <= WHOLE_BYTES
-    return _pieces(wire.whole(site.engine, job, more or {}), wire.JSON, small, headers)
+    return _answer(site, job, wire.whole(site.engine, job, more or {}), wire.JSON, headers)
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
 
 
 async def _read_out(memory: MemoryFile, output: Output) -> AsyncIterator[bytes]:
@@ -308,17 +323,30 @@ async def _read_out(memory: MemoryFile, output: Output) -> AsyncIterator[bytes]:
         memory.close()
 
 
-def _pieces(
-    pieces: Iterator[bytes], kind: str, small: bool, headers: dict[str, str] | None = None
+def _answer(
+    site: Site,
+    job: Job,
+    pieces: Iterator[bytes],
+    kind: str = wire.JSON,
+    headers: dict[str, str] | None = None,
 ) -> HttpResponse:
-    if small:
+    """What `pieces` make of the job: whole when it is little, else as it is read."""
+    if job.log.kept_bytes <= WHOLE_BYTES and len(job.outputs) <= WHOLE_OUTPUTS:
         return HttpResponse(b"".join(pieces), content_type=kind, headers=headers)
+    reading = _read(site, job)
 
     async def one_by_one() -> AsyncIterator[bytes]:
-        for piece in pieces:
-            yield piece
+        with reading:
+            for piece in pieces:
+                yield piece
+                await asyncio.sleep(0)  # others are served between two pieces
 
     return StreamingHttpResponse(one_by_one(), content_type=kind, headers=headers)
+
+
+def _read(site: Site, job: Job) -> Reading:
+    """What the job holds stays, and counts, until it is read."""
+    return job.read(lambda: site.engine.store.weigh(job))
 
 
 def disposition(path: bytes) -> str:

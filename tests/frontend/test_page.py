@@ -10,6 +10,7 @@ from django.test import RequestFactory
 
 from frontend import views
 from jobs.api.middleware import HEADERS
+from jobs.api.views import not_found
 from tests.jobs.test_api import ApiCase
 
 ROOM = Path(views.__file__).parent
@@ -113,5 +114,5 @@ class Served(ApiCase):
     async def test_a_name_of_any_form_is_only_looked_up(self) -> None:
         # past the URL patterns, which already refuse some of them
         for name in ("/etc/passwd", "\0", "../templates/frontend/index.html", "\udcff", "a" * 5000):
-            response = await views.asset(RequestFactory().get("/"), name)
+            response = await views.asset(not_found)(RequestFactory().get("/"), name)
             self.assertEqual(response.status_code, 404, repr(name)[:40])

@@ -213,6 +213,16 @@ class Submitting(ApiCase):
             if status == 415:
                 self.assertIn("Content-Encoding", response.json()["error"])
 
+    async def test_an_archive_may_hold_names_that_are_no_text(self) -> None:
+        member = Member("x\udcff.py", 1, 0, 0o644, "00")
+        self.runner.inspection = Inspection((member,), None)
+        body = await self.submit(files=self.file("job.tar.gz", b"\x1f\x8b"))
+        self.assertRegex(body["job_hash"], "^[0-9a-f]{64}$")
+
+    async def test_a_part_with_a_mistyped_name(self) -> None:
+        body = await self.submit(files=self.file(), manifst="{}", status=400)
+        self.assertIn("almost like 'manifest'", body["error"])
+
     async def test_hostile_file_names(self) -> None:
         for name in ('filename="../x"', 'filename="/x"', 'filename="a\tb"', 'filename=".."'):
             body = (
@@ -380,6 +390,17 @@ class Quotas(ApiCase):
         for own in ("203.0.113.11, nonsense", "", "10.1.1.1"):  # two clients: both proxies
             self.assertEqual(await self.from_behind(own), 200, own)
 
+    async def test_a_proxy_may_write_the_port_as_well(self) -> None:
+        config = Config(trust_proxy=("127.0.0.0/8",))
+        self.client.site = self.client.site._replace(config=config)
+        for one, other, same in (
+            ("198.51.100.1:5678", "198.51.100.1:99", "198.51.100.1"),
+            ("[2001:db8::1]:80", "[2001:db8::2]", "2001:db8::3"),
+        ):
+            self.assertEqual(await self.from_behind(one), 200)
+            self.assertEqual(await self.from_behind(other), 200)
+            self.assertEqual(await self.from_behind(same), 429)
+
     async def from_behind(self, forwarded: str) -> int:
         headers = {"x-forwarded-for": forwarded} if forwarded else {}
         response = await self.client.post("/submit", {"files": self.file()}, headers=headers)
@@ -422,6 +443,8 @@ class Running(ApiCase):
             ("", b"#!/usr/bin/env -S node --x\n", "index.js", "node"),
             ("", b"#! /usr/bin/python\n", "main.py", "python3"),
             ("", b"#!/usr/bin/unknown\n", "main.py", "python3"),
+            ("?environment=default", b"#!/bin/bash\nls", "run.sh", "bash"),
+            ("?environment=", b"1", "main.py", "python3"),
             ("?interpreter=sh", b"ls", "main", "sh"),
             ("?interpreter=sh&entrypoint=other", b"ls", None, None),
         ):
@@ -481,19 +504,24 @@ class Running(ApiCase):
     async def test_json_that_is_no_upload(self) -> None:
         for body, word in (
             ("{", "valid JSON"),
-            ("[" * 100_000, "valid JSON"),
+            ("[" * 100_000, "must be like"),
+            ('{"files": {}, "manifest": ' + "[" * 100_000, "valid JSON"),
             ("[]", "must be like"),
             ({"files": []}, "must be like"),
             ({"files": {}}, "No files uploaded"),
-            ({"files": {"a.py": 1}}, "a file must be"),
+            ({"files": {"a.py": 1}}, "must be like"),
+            (b'{"files": {"a.py": "\xff"}}', "valid JSON"),
+            (b'{"files": {"\xff": ""}}', "valid JSON"),
+            (b'{"files": {"a.py": ""}, "manifest": {"args": ["\xff"]}}', "UTF-8"),
+            ('{"files": {"a.py": ""}, "manifest": {"timeout": 1, "timeout": 2}}', "twice"),
             ({"files": {"a.py": {"base64": "!"}}}, "base64"),
-            ({"files": {"a.py": {"base64": "AA==", "x": 1}}}, "a file must be"),
+            ({"files": {"a.py": {"base64": "AA==", "x": 1}}}, "must be like"),
             ({"files": {"../a.py": ""}}, "leads out"),
             ({"files": {"a.py": ""}, "manifest": []}, "manifest must be"),
-            ({"files": {"a.py": ""}, "manifst": {}}, "'files' and 'manifest' only"),
+            ({"files": {"a.py": ""}, "manifst": {}}, "must be like"),
             (b"\xff", "valid JSON"),
         ):
-            self.assertIn(word, (await self.send_json(body, 400))["error"], body)
+            self.assertIn(word, (await self.send_json(body, 400))["error"], str(body)[:80])
         self.assertEqual(len(self.engine.store), 0)
         big = b'{"files": {"a.py": "' + b"x" * (16 << 20) + b'"}}'
         self.assertEqual((await self.send_json(big, 413))["reason"], "too_large")
@@ -568,7 +596,7 @@ class Everything(ApiCase):
             self.assertEqual(archive.read("a.txt"), b"text")
         self.assertEqual(response["Content-Type"], "application/zip")
         head = await self.client.head(f"/download/{job_id}")
-        self.assertEqual((head.status_code, head.content), (200, b""))
+        self.assertEqual((head.status_code, head.headers.get("Content-Length")), (200, None))
         await self.get(f"/download/{job_id}?format=rar", 400)
 
     async def test_none_is_an_empty_archive(self) -> None:

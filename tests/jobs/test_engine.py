@@ -16,7 +16,7 @@ from jobs.job import Job
 from jobs.manifest import Manifest
 from jobs.memory import MemoryFile
 from sandbox.errors import BundleRefused, SandboxError
-from sandbox.model import Bundle, Member
+from sandbox.model import Bundle, Inspection, Member
 from tests.fakes import FakeRunner, ManualClock
 
 MANIFEST = Manifest(
@@ -169,8 +169,7 @@ class Waiting(EngineCase):
         self.engine.store.forget([job])
         self.runner.release()
         await job.over.wait()
-        with self.assertRaises(ValueError):
-            job.open_outputs()
+        self.assertEqual((job.held_bytes, job.read(lambda: None).size), (0, 0))
 
     async def test_a_job_that_waits_too_long_is_given_up(self) -> None:
         running, _, waiting = self.submit(), self.submit(), self.submit()
@@ -190,6 +189,12 @@ class Waiting(EngineCase):
         self.engine.cancel(jobs[1])
         await jobs[1].over.wait()
         self.assertEqual([job.state for job in jobs[2:]], ["running", "running"])
+
+    async def test_who_leaves_the_line_makes_room_for_who_waits_behind(self) -> None:
+        self.engine.config = Config(slots=9, running_memory_mb=600, quotas=False)
+        jobs = [self.submit(memory_mb=mb) for mb in (300, 512, 16)]
+        self.engine.cancel(jobs[1])
+        self.assertEqual([job.state for job in jobs], ["running", "failed", "running"])
 
     async def test_one_client_with_many_jobs_does_not_make_others_wait_for_all(self) -> None:
         self.engine.config = Config(slots=1, quotas=False)
@@ -228,7 +233,7 @@ class Forgetting(EngineCase):
     async def test_a_job_is_forgotten_so_long_after_its_end(self) -> None:
         self.runner.files = {"a.txt": b"text"}
         job = await self.run_one()
-        self.assertEqual(self.engine.store.held_bytes, 4)
+        self.assertEqual(self.engine.store.held_bytes, 4 + 300 + len("a.txt"))
         self.assertEqual(self.engine.expires_at(job), self.clock.moment.wall + 300)
         self.clock.forward(299.9)
         self.engine.sweep()
@@ -248,12 +253,12 @@ class Forgetting(EngineCase):
         self.assertEqual([job.state for job in jobs], ["running", "queued"])
         began = self.clock.moment.wall - 3000
         self.assertEqual(self.engine.expires_at(jobs[0]), began + 300 + 300)  # timeout and ttl
-        self.assertEqual(self.engine.expires_at(jobs[1]), began + 3600 + 300)
+        self.assertEqual(self.engine.expires_at(jobs[1]), began + 3600 + 300 + 300)
 
     async def test_a_download_under_way_keeps_its_bytes(self) -> None:
         self.runner.files = {"a.txt": b"text"}
         job = await self.run_one()
-        reader = job.open_outputs()
+        reader = job.read(lambda: None)
         self.clock.forward(300)
         self.engine.sweep()
         self.assertEqual(reader.read(0, 4), b"text")
@@ -270,15 +275,65 @@ class Budget(EngineCase):
     config = Config(held_bytes=200 << 20)
 
     async def test_what_is_held_and_what_arrives_share_one_budget(self) -> None:
-        self.assertTrue(self.engine.receive(200 << 20))
-        self.assertFalse(self.engine.receive(1))
+        self.assertTrue(self.engine.receive("other", 200 << 20))
+        self.assertFalse(self.engine.receive("192.0.2.1", 1))
         with self.assertRaises(Full):
             self.submit()
-        self.engine.let_go(200 << 20)
+        self.engine.let_go("other", 200 << 20)
         self.runner.files = {"a": b"x"}
-        await self.run_one()
-        self.assertFalse(self.engine.receive(200 << 20))
-        self.assertEqual(self.engine.room, (200 << 20) - 1)
+        job = await self.run_one()
+        self.assertFalse(self.engine.receive("other", 200 << 20))
+        self.assertEqual(self.engine.room("other"), (200 << 20) - job.held_bytes)
+
+    async def test_what_is_known_about_files_counts_too(self) -> None:
+        self.runner.files = {f"folder/{number}": b"" for number in range(100)}
+        job = await self.run_one()
+        self.assertEqual(job.held_bytes, 100 * 300 + sum(map(len, self.runner.files)))
+        self.assertEqual(job.bundle.members, ())
+
+    async def test_what_somebody_still_reads_counts_when_it_is_forgotten(self) -> None:
+        self.runner.files, self.runner.stdout = {"a": bytes(1 << 20)}, b"printed"
+        job = await self.run_one()
+        readings = [job.read(lambda: self.engine.store.weigh(job)) for _ in range(2)]
+        held = self.engine.store.held_bytes
+        self.engine.delete(job)
+        self.assertEqual(self.engine.store.held_bytes, held)
+        readings[0].close()
+        readings[0].close()
+        await asyncio.sleep(0)
+        self.assertEqual(readings[1].read(0, 4), bytes(4))
+        self.assertEqual(job.log.read("stdout").data, b"printed")
+        self.assertEqual(self.engine.store.held_by["192.0.2.1"], held)
+        del readings[1]  # whoever read it was cut off
+        await asyncio.sleep(0)
+        self.assertEqual((self.engine.store.held_bytes, len(self.engine.store.held_by)), (0, 0))
+
+    async def test_no_job_starts_while_what_it_makes_could_not_be_held(self) -> None:
+        self.engine.config = Config(held_bytes=200 << 20, slots=2, quotas=False)
+        self.engine.runner = self.runner = FakeRunner(hold=True)
+        first = self.submit()
+        self.engine.receive("other", self.engine.room("other") - 10_000)
+        second = self.submit()
+        self.engine.receive("other", self.engine.room("other"))
+        third = self.submit() if self.engine.room("x") else None
+        self.assertEqual((first.state, second.state, third), ("running", "running", None))
+        self.engine.cancel(second)
+        await second.over.wait()
+
+    async def test_inspections_wait_for_each_other(self) -> None:
+        inside, most = 0, 0
+
+        async def inspect(archive: int) -> Inspection:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0)
+            inside -= 1
+            return Inspection((), None)
+
+        self.runner.inspect = inspect  # type: ignore[method-assign]
+        await asyncio.gather(*(self.engine.inspect(0) for _ in range(50)))
+        self.assertEqual(most, self.engine.config.slots)
 
     async def test_one_client_may_hold_only_its_part(self) -> None:
         self.runner.files = {"a": bytes(1 << 20)}

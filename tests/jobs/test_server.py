@@ -199,7 +199,7 @@ class Counting(unittest.TestCase):
             server = Server(never, listener, engine)
 
         def received() -> int:
-            return config.held_bytes - engine.room
+            return config.client_held_bytes - engine.room("127.0.0.1")
 
         channel = self.send(server, post(bytes(1000), length=2000))
         self.assertEqual(received(), 1000)
@@ -207,12 +207,13 @@ class Counting(unittest.TestCase):
         for raw in (chunk * 2, chunk + b"nonsense\r\n"):
             self.send(server, post(raw, "Transfer-Encoding: chunked"))
             self.assertEqual(received(), 1000)
-        engine.config = msgspec.structs.replace(config, held_bytes=1001)
+        engine.config = msgspec.structs.replace(config, client_held_bytes=1001)
         for raw in (post(b"x", length=2), post(b"2\r\nxx\r\n", "Transfer-Encoding: chunked")):
             answer = self.send(server, raw).transport.value()
-            self.assertEqual(status_of(answer), 503)
+            self.assertEqual(status_of(answer), 429)
             self.assertIn(b"Retry-After: 5", answer)
-            self.assertEqual(engine.room, 1)
+            self.assertEqual(engine.room("127.0.0.1"), 1)
+            self.assertEqual(engine.room("127.0.0.2"), 1001)
         engine.config = config
         channel.connectionLost(None)
         self.assertEqual(received(), 0)
@@ -235,6 +236,47 @@ class Counting(unittest.TestCase):
         assert first
         factory.lost(first)
         self.assertTrue(connect("2001:db8::3"))
+
+
+class Bounds(unittest.TestCase):
+    def test_who_holds_too_much_may_still_read_and_delete(self) -> None:
+        settings = {"client_held_bytes": 1 << 20, "concurrent_jobs": 9}
+        with Wired(files={"big": 2 << 20}, **settings) as server:
+            body = form(b"print(1)")
+            answer = server.ask(post(body, length=len(body)).replace(b"/submit", b"/submit?wait=9"))
+            self.assertEqual(status_of(answer), 200)
+            job = json.loads(answer.split(b"\r\n\r\n", 1)[1])
+            self.assertEqual(status_of(server.ask(post(body, length=len(body)))), 429)
+            for path in ("/health", "/stats", f"/status/{job['job_id']}"):
+                self.assertEqual(status_of(server.ask(get(path))), 200, path)
+            owner = f"Authorization: Bearer {job['owner_token']}"
+            delete = get(f"/jobs/{job['job_id']}", owner).replace(b"GET", b"DELETE", 1)
+            self.assertEqual(status_of(server.ask(delete)), 200)
+            self.assertEqual(status_of(server.ask(post(body, length=len(body)))), 200)
+
+    def test_a_client_that_leaves_while_it_waits_takes_its_job_along(self) -> None:
+        with Wired(hold=True) as server:
+            for path in (b"/run", b"/submit?wait=60"):
+                body = form(b"print(1)")
+                with server.connect() as client:
+                    client.sendall(post(body, length=len(body)).replace(b"/submit", path))
+                    self.await_active(server, 1)
+                self.await_active(server, 0)
+
+    def await_active(self, server: Wired, jobs: int) -> None:
+        deadline = time.monotonic() + 10
+        while True:
+            stats = json.loads(server.ask(get("/stats")).split(b"\r\n\r\n", 1)[1])
+            if stats["system"]["active_jobs"] == jobs == stats["your_quota"]["active_jobs"]:
+                return
+            self.assertLess(time.monotonic(), deadline, stats)
+
+    def test_an_invited_page_can_read_why_it_was_refused(self) -> None:
+        with Wired(upload_bytes=64 * 1024, allow_origin=["https://play.example"]) as server:
+            for origin, told in (("https://play.example", True), ("https://evil.example", False)):
+                answer = server.ask(post(b"", f"Origin: {origin}", length=70_000))
+                self.assertEqual(status_of(answer), 413)
+                self.assertIs(b"Access-Control-Allow-Origin: " in answer, told)
 
 
 class Wire(StringTransport):

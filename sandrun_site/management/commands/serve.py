@@ -73,7 +73,8 @@ class Command(BaseCommand):
         if not launcher:
             _become_keeper()
         try:
-            config = msgspec.structs.replace(conf.read(settings.SANDRUN), quotas=quotas)
+            config = conf.read(settings.SANDRUN)
+            config = msgspec.structs.replace(config, quotas=config.quotas and quotas)
         except ValueError as error:
             _exit(str(error))
         if not _is_memory(tempfile.gettempdir()):
