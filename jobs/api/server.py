@@ -11,7 +11,7 @@ import asyncio
 import io
 import re
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -41,6 +41,7 @@ Scope = MutableMapping[str, Any]
 Application = Callable[..., Awaitable[None]]
 
 IDLE_SECONDS = 20  # a connection that asks nothing
+REQUESTS_A_TURN = 4  # begun before others are heard again
 BUSY_RETRY_SECONDS = 5
 LINGER_SECONDS = 5  # for a refused client to stop sending and read why
 CONNECTIONS = 2000
@@ -334,6 +335,43 @@ class Factory(HTTPFactory):
             del self.clients[client]
 
 
+class Turnstile:
+    """Lets requests in a few a turn of the loop, in their order. Hundreds that come at once would
+    else all be begun in one turn, and whoever asks for the server's health meanwhile waits for all.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._entered = 0  # in this turn
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._turning = False
+
+    async def enter(self) -> None:
+        if self._entered < self._at_once and not self._waiting:
+            self._entered += 1
+            self._turn_next()
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        await place
+
+    def _turn_next(self) -> None:
+        if not self._turning:
+            self._turning = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turning = False
+        self._entered = 0
+        while self._waiting and self._entered < self._at_once:
+            place = self._waiting.popleft()
+            if not place.done():  # its client may have left
+                place.set_result(None)
+                self._entered += 1
+        if self._entered:
+            self._turn_next()
+
+
 class Server(DaphneServer):
     """Serves `application` on `listener` until SIGTERM or SIGINT; then `engine` is closed."""
 
@@ -343,7 +381,14 @@ class Server(DaphneServer):
         listener: socket.socket,
         engine: Engine,
     ) -> None:
-        super().__init__(application, endpoints=["a socket that listens already"], server_name="")
+        turnstile = Turnstile(REQUESTS_A_TURN)
+
+        async def in_turn(scope: Scope, receive: Any, send: Any) -> None:
+            if scope["path"] != "/health":
+                await turnstile.enter()
+            await application(scope, receive, send)
+
+        super().__init__(in_turn, endpoints=["a socket that listens already"], server_name="")
         self.engine = engine
         self.config = engine.config
         self.connections: dict[Any, dict[str, Any]] = {}

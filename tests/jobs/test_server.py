@@ -1,10 +1,12 @@
 """What only a real socket shows: bounds on bodies, deadlines, back-pressure, the end."""
 
+import asyncio
 import json
 import re
 import socket
 import time
 import unittest
+from collections import Counter
 from http import HTTPStatus
 from urllib.request import urlopen
 
@@ -12,7 +14,7 @@ import msgspec
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.testing import StringTransport
 
-from jobs.api.server import Channel, Factory, Server
+from jobs.api.server import Channel, Factory, Server, Turnstile
 from jobs.conf import Config
 from jobs.engine import Engine
 from tests.fakes import FakeRunner
@@ -277,6 +279,24 @@ class Bounds(unittest.TestCase):
                 answer = server.ask(post(b"", f"Origin: {origin}", length=70_000))
                 self.assertEqual(status_of(answer), 413)
                 self.assertIs(b"Access-Control-Allow-Origin: " in answer, told)
+
+
+class Turns(unittest.IsolatedAsyncioTestCase):
+    async def test_a_crowd_is_let_in_a_few_at_a_time_and_in_its_order(self) -> None:
+        turnstile, turn, entered = Turnstile(3), 0, []
+
+        async def ask(number: int) -> None:
+            await turnstile.enter()
+            entered.append((turn, number))
+
+        crowd = [asyncio.create_task(ask(number)) for number in range(20)]
+        crowd[5].cancel()  # whoever leaves takes nobody's place
+        while not all(task.done() for task in crowd):
+            await asyncio.sleep(0)
+            turn += 1
+        self.assertEqual([number for _, number in entered], [n for n in range(20) if n != 5])
+        self.assertLessEqual(max(Counter(turn for turn, _ in entered).values()), 3)
+        await asyncio.wait_for(turnstile.enter(), 1)  # afterwards nobody waits
 
 
 class Wire(StringTransport):
