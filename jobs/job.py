@@ -166,9 +166,11 @@ class Job:
 
         `on_end` is called on the loop once nobody reads any more.
         """
+        own = self._output_memory
+        fd = os.dup(own.fd) if own else None
+        reading = Reading(fd, self.stop.get_loop(), lambda: self._end_reading(on_end))
         self._readers += 1
-        memory = self._output_memory.again() if self._output_memory else MemoryFile()
-        return Reading(memory, self.stop.get_loop(), lambda: self._end_reading(on_end))
+        return reading
 
     def _end_reading(self, on_end: Callable[[], None]) -> None:
         self._readers -= 1
@@ -187,12 +189,12 @@ class Reading(MemoryFile):
     """The bytes of all outputs, for somebody who reads them, or the log, as slowly as they like."""
 
     def __init__(
-        self, memory: MemoryFile, loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]
+        self, fd: int | None, loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]
     ) -> None:
         self._loop = loop
-        self._on_end: Callable[[], None] | None = on_end
-        super().__init__(os.dup(memory.fd))
-        memory.close()
+        self._on_end: Callable[[], None] | None = None
+        super().__init__(fd)
+        self._on_end = on_end
 
     def close(self) -> None:
         super().close()

@@ -5,7 +5,7 @@ last descriptor, also when we are killed.
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from sandbox import channel, linux
@@ -30,7 +30,9 @@ async def in_thread(size: int, work: Callable[..., _Result], *arguments: object)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        while not task.done():
+            with suppress(asyncio.CancelledError):  # cancelled again: it holds them all the same
+                await asyncio.wait([task])
         if not task.cancelled():
             task.exception()  # nobody asks any more
         raise

@@ -1,15 +1,17 @@
 """How much memory bytes take while they move: counted by the kernel, in pages that are there."""
 
+import asyncio
 import hashlib
 import os
 import random
+import threading
 import unittest
 from collections.abc import Callable
 from unittest import mock
 
 from jobs import bundle
 from jobs.bundle import Part, Upload
-from jobs.memory import CHUNK, MemoryFile
+from jobs.memory import CHUNK, MemoryFile, in_thread
 from sandbox import channel, linux
 from sandbox.model import Inspection
 
@@ -166,3 +168,25 @@ class Ranges(unittest.TestCase):
         with self.assertRaises(PermissionError):
             list(source.spend(0, 5))
         self.assertEqual(source.read(0, 5), b"final")
+
+
+class Threads(unittest.IsolatedAsyncioTestCase):
+    async def test_a_thread_is_waited_for_however_often_one_is_cancelled(self) -> None:
+        started, released, done = threading.Event(), threading.Event(), []
+
+        def work() -> None:
+            started.set()
+            released.wait(5)
+            done.append(True)
+
+        task = asyncio.create_task(in_thread(SIZE, work))
+        await asyncio.to_thread(started.wait, 5)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            self.assertFalse(task.done())
+        released.set()
+        with self.assertRaises(asyncio.CancelledError):
+            await task
+        self.assertEqual(done, [True])

@@ -273,6 +273,21 @@ class Bounds(unittest.TestCase):
                 return
             self.assertLess(time.monotonic(), deadline, stats)
 
+    def test_a_head_has_no_body_that_could_be_taken_for_the_next_answer(self) -> None:
+        with Wired(files={f"f{number}": 1 for number in range(900)}) as server:
+            body = form(b"print(1)")
+            answer = server.ask(post(body, length=len(body)).replace(b"/submit", b"/submit?wait=9"))
+            job = re.search(rb"job-[0-9a-f]{32}", answer)
+            assert job
+            for path in ("status", "outputs", "logs", "download"):
+                target = f"/{path}/{job[0].decode()}"
+                self.assertEqual(status_of(server.ask(get(target))), 200)
+                head = b"HEAD" + get(target).removeprefix(b"GET")
+                answers = server.ask(head.replace(b"Connection: close\r\n", b"") + get("/health"))
+                first, second, rest = answers.split(b"\r\n\r\n", 2)
+                self.assertTrue(second.startswith(b"HTTP/1.1 200 OK\r\n"), second[:100])
+                self.assertIn(b'"status":"healthy"', rest)
+
     def test_an_invited_page_can_read_why_it_was_refused(self) -> None:
         with Wired(upload_bytes=64 * 1024, allow_origin=["https://play.example"]) as server:
             for origin, told in (("https://play.example", True), ("https://evil.example", False)):
