@@ -42,7 +42,6 @@ class Engine:
         self.quota = Quota(config, lambda: clock().monotonic)
         self._line = Line()
         self._running: dict[str, tuple[Job, asyncio.Task[None]]] = {}
-        self._reserved_mb = 0  # what the running jobs may use of the machine's memory
         self._receiving: Counter[str] = Counter()  # bytes of uploads on their way, by client
         self._inspections = asyncio.Semaphore(config.slots)
         self._timers: list[asyncio.Task[None]] = []
@@ -158,13 +157,12 @@ class Engine:
     def _fill_slots(self) -> None:
         while len(self._line) and len(self._running) < self.config.slots and not self._closed:
             job = self._line.first()
-            memory_mb = job.manifest.memory_mb
-            if self._reserved_mb + memory_mb > self.config.running_memory_mb:
+            reserved_mb = sum(other.manifest.memory_mb for other, _ in self._running.values())
+            if reserved_mb + job.manifest.memory_mb > self.config.running_memory_mb:
                 return  # nobody overtakes it: it would wait for ever
             if self._running and self.free <= 0:
                 return  # what it makes could not be held; with nothing running, it has to go on
             self._line.take_first()
-            self._reserved_mb += memory_mb
             job.start(self.clock())
             self._running[job.id] = (job, asyncio.create_task(self._occupy_slot(job)))
 
@@ -189,7 +187,6 @@ class Engine:
             self._fail(job, f"The server failed while it ran the job ({type(error).__name__})")
         finally:
             del self._running[job.id]
-            self._reserved_mb -= job.manifest.memory_mb
             job.reservation.end(job.cpu_seconds)
             self.store.weigh(job)
             self._fill_slots()

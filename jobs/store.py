@@ -51,7 +51,9 @@ class Store:
 
     def forget(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            del self._jobs[job.id]
+            self._jobs.pop(
+                job.id, None
+            )  # it may be gone: a client that leaves forgets its job, too
             job.forget()
             self.weigh(job)
 

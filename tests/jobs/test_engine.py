@@ -163,6 +163,14 @@ class Waiting(EngineCase):
         self.assertEqual((self.engine.running, self.engine.waiting), (1, 0))
         self.assertEqual(self.engine.store.held_bytes, other.held_bytes)
 
+    async def test_a_job_may_be_deleted_twice(self) -> None:
+        job = self.submit()
+        self.engine.delete(job)
+        self.engine.delete(job)
+        await job.over.wait()
+        self.engine.delete(job)
+        self.assertEqual((len(self.engine.store), self.engine.store.held_bytes), (0, 0))
+
     async def test_what_a_deleted_job_leaves_is_given_back(self) -> None:
         self.runner.files = {"a.txt": b"text"}
         job = self.submit()
@@ -309,16 +317,27 @@ class Budget(EngineCase):
         self.assertEqual((self.engine.store.held_bytes, len(self.engine.store.held_by)), (0, 0))
 
     async def test_no_job_starts_while_what_it_makes_could_not_be_held(self) -> None:
-        self.engine.config = Config(held_bytes=200 << 20, slots=2, quotas=False)
         self.engine.runner = self.runner = FakeRunner(hold=True)
-        first = self.submit()
-        self.engine.receive("other", self.engine.room("other") - 10_000)
-        second = self.submit()
-        self.engine.receive("other", self.engine.room("other"))
-        third = self.submit() if self.engine.room("x") else None
-        self.assertEqual((first.state, second.state, third), ("running", "running", None))
-        self.engine.cancel(second)
-        await second.over.wait()
+        for ending in ("there is room again", "nothing else runs"):
+            self.engine.config = Config(held_bytes=200 << 20, slots=1, quotas=False)
+            first, second = self.submit(), self.submit()
+            self.engine.config = Config(held_bytes=200 << 20, slots=2, quotas=False)
+            rest = self.engine.free
+            self.engine.receive("other", rest)
+            self.engine.sweep()
+            self.assertEqual((first.state, second.state), ("running", "queued"))
+            if ending == "there is room again":
+                self.engine.let_go("other", rest)
+                self.engine.sweep()
+                self.engine.receive("other", rest)
+            else:
+                self.engine.cancel(first)
+                await first.over.wait()
+            self.assertEqual(second.state, "running", ending)
+            for job in (first, second):
+                self.engine.delete(job)
+                await job.over.wait()
+            self.engine.let_go("other", rest)
 
     async def test_inspections_wait_for_each_other(self) -> None:
         inside, most = 0, 0

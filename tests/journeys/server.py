@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 20.0
@@ -327,10 +327,10 @@ def watching(pid: int, seconds: float = 0.005) -> Iterator[Watch]:
         watch.look(pid)
 
 
-def targz(files: dict[str, bytes]) -> bytes:
-    """A tar.gz of the files."""
+def targz(files: Mapping[str, bytes], mode: Literal["w:gz", "w"] = "w:gz") -> bytes:
+    """A tar.gz of the files, or as plain a tar."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)

@@ -3,13 +3,11 @@ has used is given back. Each client has an address of its own in 127.0.0.0/8."""
 
 import asyncio
 import hashlib
-import io
 import os
 import random
 import resource
 import subprocess
 import sys
-import tarfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
@@ -434,7 +432,7 @@ async def upload(
 def test_an_upload_of_64_mb_costs_80_mb_of_memory_at_most(form_of_it: str) -> None:
     data = os.urandom(64 * MB)
     files = {"run.sh": b"wc -c < data", "data": data}
-    kind, body = form({"job.tar": _tar(files)} if form_of_it == "archive" else files, None)
+    kind, body = form({"job.tar": targz(files, "w")} if form_of_it == "archive" else files, None)
 
     with serving() as server:
         web = server.pids()["web"]
@@ -453,16 +451,6 @@ def test_an_upload_of_64_mb_costs_80_mb_of_memory_at_most(form_of_it: str) -> No
         print(f"{form_of_it}: RSS +{rss / MB:.1f} MB, memfds {watch.most.memfds / MB:.1f} MB")
         assert grown <= 80 * MB, f"{grown / MB:.0f} MB, {rss / MB:.0f} MB of it not in memfds"
         assert memory_of(web).memfds < MIB, "nothing is held after its end"
-
-
-def _tar(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def _forget_peak(pid: int) -> None:

@@ -8,7 +8,6 @@ The canaries are nowhere but in the memory of this process: nothing here may pri
 import base64
 import contextlib
 import http.client
-import io
 import json
 import os
 import random
@@ -17,7 +16,6 @@ import secrets
 import signal
 import stat
 import subprocess
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from tests.journeys.server import REPOSITORY, Server, eventually, form, memory_of
+from tests.journeys.server import REPOSITORY, Server, eventually, form, memory_of, targz
 from tests.sandbox.box import job_processes
 
 KILLS = 20
@@ -122,7 +120,9 @@ class Canaries:
     ) -> dict[str, Any]:
         """A job that says and writes all of them, and ends with the shell command `then`."""
         files = self.files(then)
-        kind, body = form({"job.tar": _tar(files)} if archive else files, self.manifest(**more))
+        kind, body = form(
+            {"job.tar": targz(files, "w")} if archive else files, self.manifest(**more)
+        )
         status, answer = self.ask(
             server, "POST", f"/submit?wait={wait}", body, **{"Content-Type": kind}
         )
@@ -141,16 +141,6 @@ class Canaries:
             ),
             10,
         )
-
-
-def _tar(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 class Host:
