@@ -51,9 +51,7 @@ class Store:
 
     def forget(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            self._jobs.pop(
-                job.id, None
-            )  # it may be gone: a client that leaves forgets its job, too
+            self._jobs.pop(job.id, None)  # its client may have left, and taken it along
             job.forget()
             self.weigh(job)
 

@@ -9,12 +9,14 @@ import tarfile
 import unittest
 import zipfile
 from typing import Any
+from unittest import mock
 from urllib.parse import unquote
 
 from django.core.cache import caches
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import AsyncClient, AsyncRequestFactory
 
+from jobs.api import clients
 from jobs.api.site import SCOPE_KEY, Interpreter, Site
 from jobs.api.views import _wait_seconds, disposition
 from jobs.conf import Config
@@ -324,6 +326,15 @@ class TooMuch(ApiCase):
         response = await self.client.post("/submit", {"x": "y"}, headers=forged)
         self.assertEqual(response.status_code, 429)
 
+    async def test_who_asked_is_forgotten_when_the_count_is_over(self) -> None:
+        cache = caches["ratelimit"]
+        await self.submit(x="y", status=400)
+        self.assertEqual(len(cache._expire_info), 1)
+        cache._expire_info = dict.fromkeys(cache._expire_info, 1.0)  # long ago
+        with mock.patch.object(clients, "_swept", -1e9):
+            await self.get("/stats")
+        self.assertEqual(len(cache._expire_info), 1)  # that of /stats
+
     async def test_no_quotas_means_no_rate(self) -> None:
         config = Config(quotas=False, submit_rate="1/m")
         self.client.site = self.client.site._replace(config=config)
@@ -598,6 +609,28 @@ class Everything(ApiCase):
         head = await self.client.head(f"/download/{job_id}")
         self.assertEqual((head.status_code, head.headers.get("Content-Length")), (200, None))
         await self.get(f"/download/{job_id}?format=rar", 400)
+
+    async def test_long_lists_come_in_pieces_between_which_others_are_served(self) -> None:
+        self.runner.files = {f"f{number}": b"" for number in range(1000)}
+        job_id = await self.run_one()
+        served = 0
+
+        async def serve_others() -> None:
+            nonlocal served
+            while True:
+                served += 1
+                await asyncio.sleep(0)
+
+        others = asyncio.create_task(serve_others())
+        for path in ("status", "outputs", "status?wait=1"):
+            name, _, query = path.partition("?")
+            response = await self.client.get(f"/{name}/{job_id}?{query}")
+            before, pieces = served, [piece async for piece in response.streaming_content]
+            self.assertGreaterEqual(served - before, len(pieces) - 1)
+            body = json.loads(b"".join(pieces))
+            for known in (body.get("output_files"), body.get("files"), body.get("outputs")):
+                self.assertIn(known and len(known), (None, 1000))
+        others.cancel()
 
     async def test_none_is_an_empty_archive(self) -> None:
         _, content = await self.fetch(f"/download/{await self.run_one()}")

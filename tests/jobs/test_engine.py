@@ -278,6 +278,12 @@ class Forgetting(EngineCase):
         self.engine.start()
         await asyncio.wait_for(swept.wait(), 5)
 
+    async def test_no_client_is_known_once_nobody_waits_or_runs(self) -> None:
+        await self.run_one()
+        self.assertEqual(list(self.engine._line._last_turn), ["192.0.2.1"])
+        self.engine.sweep()
+        self.assertEqual(list(self.engine._line._last_turn), [])
+
 
 class Budget(EngineCase):
     config = Config(held_bytes=200 << 20)

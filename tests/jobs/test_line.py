@@ -90,6 +90,16 @@ class Turns(unittest.TestCase):
         line.add(job("a", 10))
         self.assertEqual([one.id for one in line], ["a0", "b1", "b2", "a10"])
 
+    def test_leaving_and_coming_again_gains_nothing(self) -> None:
+        line, again = Line(), job("a", 2)
+        for one in (job("a", 1), job("b", 1), job("b", 2)):
+            line.add(one)
+        line.take_first()
+        line.add(again)
+        line.leave(again)
+        line.add(job("a", 3))
+        self.assertEqual([one.id for one in line], ["b1", "b2", "a3"])
+
     def test_nothing_is_remembered_of_clients_that_are_gone(self) -> None:
         line = Line()
         for number in range(5000):

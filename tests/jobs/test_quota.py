@@ -142,3 +142,4 @@ class Off(QuotaCase):
             self.reserve().draw(100.0)
         stand = self.quota.standing("a")
         self.assertEqual((stand.active, stand.hourly_left, stand.refusal), (100, 20, None))
+        self.assertEqual(stand.cpu_left, stand.cpu_limit)

@@ -190,7 +190,8 @@ class Counting(unittest.TestCase):
         channel = Factory(server).buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         assert channel
         channel.makeConnection(Wire())
-        channel.dataReceived(raw)
+        if raw:
+            channel.dataReceived(raw)
         self.addCleanup(channel.connectionLost, None)
         return channel
 
@@ -219,6 +220,15 @@ class Counting(unittest.TestCase):
         engine.config = config
         channel.connectionLost(None)
         self.assertEqual(received(), 0)
+
+    def test_a_silence_within_a_request_is_told_and_one_between_two_is_the_end(self) -> None:
+        with socket.socket() as listener:
+            server = Server(never, listener, Engine(FakeRunner(), Config()))
+        for raw, status in ((post(b"x", length=9), 408), (b"GET / HT", 408), (b"", None)):
+            channel = self.send(server, raw)
+            channel.timeoutConnection()
+            answer = channel.transport.value()
+            self.assertEqual(status_of(answer) if answer else None, status)
 
     def test_one_client_has_so_many_connections(self) -> None:
         config = Config(client_connections=2, trust_proxy=("192.0.2.0/24",))
