@@ -35,7 +35,7 @@ _ETC = {
 # command line's: what its servers read can hold passwords.
 _COPIED = (
     "ld.so.cache", "alternatives", "python3*", "java-*-openjdk", "perl", "mime.types", "R",
-    "fonts", "php/*/cli", "php/*/mods-available",
+    "fonts", "matplotlibrc", "php/*/cli", "php/*/mods-available",
 )  # fmt: skip
 
 

@@ -1,0 +1,12 @@
+# R: models, matrices, forked workers, files, a plot.
+suppressPackageStartupMessages(library(parallel))
+print(unlist(mclapply(1:4, function(n) n^2, mc.cores = 2)))
+set.seed(1); x <- 1:50; y <- 3 * x + rnorm(50, sd = 0.1)
+cat(round(coef(lm(y ~ x))[["x"]], 1), "\n")
+m <- matrix(rnorm(400), 20); s <- svd(m)
+cat(isTRUE(all.equal(s$u %*% diag(s$d) %*% t(s$v), m)), "\n")
+write.csv(data.frame(k = c("a", "b", "a"), n = 1:3), "t.csv", row.names = FALSE)
+print(tapply(read.csv("t.csv")$n, read.csv("t.csv")$k, sum))
+cat(system("echo shell", intern = TRUE), system2("tr", c("a-z", "A-Z"), input = "piped", stdout = TRUE), "\n")
+pdf("plot.pdf"); plot(x, y); invisible(dev.off()); cat(file.size("plot.pdf") > 1000, "\n")
+saveRDS(m, "m.rds"); cat(identical(readRDS("m.rds"), m), "\n")

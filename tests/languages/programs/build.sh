@@ -1,0 +1,5 @@
+set -eu
+cd project
+make -s -j2
+./threads
+./words
