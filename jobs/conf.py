@@ -9,6 +9,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from sandbox.cgroups import MISSABLE
+
 MIB = 1024 * 1024
 
 Rate = Annotated[str, Meta(pattern=r"^[1-9]\d{0,6}/([1-9]\d{0,3})?[smhd]$")]
@@ -72,6 +74,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     body_seconds: Annotated[float, Meta(gt=0, le=3600)] = 120.0
     # seconds after which a client that does not read its answer is left
     stall_seconds: Annotated[float, Meta(gt=0, le=600)] = 60.0
+    # walls without which jobs may run, where the machine lacks them: names of MISSABLE
+    allow_missing: tuple[str, ...] = ()
 
 
 def read(mapping: Mapping[str, object]) -> Config:
@@ -91,12 +95,16 @@ def read(mapping: Mapping[str, object]) -> Config:
                 f"SANDRUN setting: allow_origin: {origin!r} is not like https://name or "
                 "https://name:port"
             )
+    for wall in config.allow_missing:
+        if wall not in MISSABLE:
+            known = ", ".join(MISSABLE)
+            raise ValueError(f"SANDRUN setting: allow_missing: {wall!r} is not one of {known}")
     if config.running_memory_mb < config.memory_mb:
         raise ValueError("SANDRUN setting: running_memory_mb is less than one job's memory_mb")
     return config
 
 
-_LISTS = ("trust_proxy", "allow_origin")
+_LISTS = ("trust_proxy", "allow_origin", "allow_missing")
 
 
 def from_environ(environ: Mapping[str, str]) -> dict[str, object]:

@@ -11,17 +11,21 @@ Layout, version 2:   <root>/sandrun-<pid>-<start>/service   keeper, launcher, we
 import contextlib
 import errno
 import os
+import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from sandbox.census import Census
 from sandbox.errors import SandboxError
 from sandbox.model import Limits, Usage
 
 CONTROLLERS = ("memory", "pids", "cpu")
+# What an operator may allow to be missing (SANDRUN_ALLOW_MISSING), and so the controllers.
+MISSABLE = {"cgroups": CONTROLLERS, **{f"cgroup-{name}": (name,) for name in CONTROLLERS}}
 SWAPS = Path("/proc/swaps")
 _PREFIX = "sandrun-"
 _SHARE = 25  # percent of what others have: who waits for an answer does not wait for all jobs
@@ -39,23 +43,40 @@ class Parent(NamedTuple):
 # --- the keeper's side -----------------------------------------------------------------------
 
 
-def prepare(name: str) -> list[Parent]:
-    """Make the parents for `name`, one a hierarchy; every controller must be had somewhere.
+def read_missable(text: str) -> set[str]:
+    """The controllers that a SANDRUN_ALLOW_MISSING lets be missing. Raises SandboxError."""
+    names = {word.strip() for word in text.split(",") if word.strip()}
+    if unknown := sorted(names - set(MISSABLE)):
+        known = ", ".join(MISSABLE)
+        raise SandboxError(
+            "settings", 0, f"SANDRUN_ALLOW_MISSING: {unknown[0]!r} is not one of {known}"
+        )
+    return {controller for name in names for controller in MISSABLE[name]}
+
+
+def prepare(name: str, may_miss: Collection[str] = ()) -> list[Parent]:
+    """Make the parents for `name`, one a hierarchy; every controller must be had somewhere, but
+    for those that `may_miss` names.
 
     Raises SandboxError("cgroup") when a controller is missing: nothing runs without limits.
     """
     v1, v2 = _mounts()
-    if "memory" in v1 and swap_is_on():
-        # Version 1 limits the jobs' swap but not that of the memfds which web holds.
-        raise SandboxError("swap", 0, "turn it off (swapoff -a): nothing of a job may reach a disk")
     with ExitStack() as undo:
         undo.callback(_forget, name, v1, v2)
-        parents = _make(name, v1, v2)
+        parents = _make(name, v1, v2, may_miss)
+        memory = [parent.version for parent in parents if "memory" in parent.controllers]
+        if memory != [2] and swap_is_on():
+            # Version 1 limits the jobs' swap but not that of the memfds which web holds.
+            raise SandboxError(
+                "swap", 0, "turn it off (swapoff -a): nothing of a job may reach a disk"
+            )
         undo.pop_all()
     return parents
 
 
-def _make(name: str, v1: dict[str, Path], v2: Path | None) -> list[Parent]:
+def _make(
+    name: str, v1: dict[str, Path], v2: Path | None, may_miss: Collection[str]
+) -> list[Parent]:
     parents: list[Parent] = []
     wanted = list(CONTROLLERS)
     if v2:
@@ -66,15 +87,29 @@ def _make(name: str, v1: dict[str, Path], v2: Path | None) -> list[Parent]:
         if here:
             parents.append(_prepare_v2(top, own, here))
             wanted = [c for c in wanted if c not in here]
+    if "cpuacct" not in v1:
+        v1.pop("cpu", None)  # it would limit what nobody counts
+    missing = [controller for controller in wanted if controller not in v1]
+    if refused := [controller for controller in missing if controller not in may_miss]:
+        raise SandboxError("cgroup", 0, _remedy(refused))
     for controller in wanted:
-        if controller not in v1:
-            raise SandboxError("cgroup", 0, f"this machine offers no {controller} controller")
-        _join_v1(parents, v1, controller, name)
+        if controller not in missing:
+            _join_v1(parents, v1, controller, name)
     if any("cpu" in parent.controllers and parent.version == 1 for parent in parents):
-        if "cpuacct" not in v1:
-            raise SandboxError("cgroup", 0, "this machine offers no cpuacct controller")
         _join_v1(parents, v1, "cpuacct", name)
     return parents
+
+
+def _remedy(missing: list[str]) -> str:
+    """What to do about controllers that are nowhere."""
+    everything = missing == list(CONTROLLERS)
+    names = "cgroups" if everything else ",".join(f"cgroup-{name}" for name in missing)
+    what = "cgroups that can be written to" if everything else f"{' or '.join(missing)} controller"
+    how = "mount -t cgroup2 cgroup2 /sys/fs/cgroup" if everything else "a kernel option may hide it"
+    return (
+        f"this machine offers no {what}, so jobs could not be limited; provide them ({how}), or "
+        f"let jobs run with what estimates can do: SANDRUN_ALLOW_MISSING={names}"
+    )
 
 
 def _join_v1(parents: list[Parent], v1: dict[str, Path], controller: str, name: str) -> None:
@@ -127,13 +162,19 @@ def _forget(name: str, v1: dict[str, Path], v2: Path | None) -> None:
 
 
 def _mounts() -> tuple[dict[str, Path], Path | None]:
-    """Version 1 hierarchies by controller, and the mount of version 2."""
+    """Version 1 hierarchies by controller, and the mount of version 2: those that can be written
+    to (in a container they often cannot) and that no other mount covers."""
     v1: dict[str, Path] = {}
     v2 = None
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, right = line.split(" - ", 1)
         kind, _, options = right.split(" ", 2)
-        path = Path(left.split(" ")[4])
+        _, _, device, _, point, access = left.split(" ")[:6]
+        path = Path(point)
+        if not kind.startswith("cgroup") or "ro" in access.split(","):
+            continue
+        if not path.exists() or path.stat().st_dev != os.makedev(*map(int, device.split(":"))):
+            continue
         if kind == "cgroup2":
             v2 = path
         elif kind == "cgroup":
@@ -236,18 +277,24 @@ class Parents:
     def __init__(self, parents: list[Parent]) -> None:
         flags = os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC
         self._open = [(parent, os.open(parent.path, flags)) for parent in parents]
+        had = {controller for parent in parents for controller in parent.controllers}
+        self.missing = tuple(name for name in CONTROLLERS if name not in had)
 
     @property
     def description(self) -> dict[str, str]:
-        """Controller to version, for /health: {"memory": "v1", ...}."""
-        return {
+        """Controller to version, for /health: {"memory": "v1", ...}; "none" for a missing one."""
+        versions = {
             controller: f"v{parent.version}"
             for parent, _ in self._open
             for controller in parent.controllers
         }
+        return {**versions, **dict.fromkeys(self.missing, "none")}
 
-    def create(self, name: str, limits: Limits) -> "Cgroup":
-        """A cgroup of every hierarchy with `limits`; nothing is left when one of them fails."""
+    def create(self, name: str, limits: Limits, uid: int) -> "Cgroup":
+        """A cgroup of every hierarchy with `limits`; nothing is left when one of them fails.
+
+        Where memory or CPU time has none, the processes of `uid` are looked at instead.
+        """
         made: list[_Folder] = []
         try:
             for parent, fd in self._open:
@@ -256,6 +303,8 @@ class Parents:
                 made.append(_Folder(parent.version, parent.controllers, folder_fd, fd, name))
             cgroup = Cgroup(made)
             cgroup.limit(limits)
+            if not {"memory", "cpu"}.isdisjoint(self.missing):
+                cgroup.census = Census(uid, limits.memory_bytes)
         except OSError:
             for folder in made:
                 os.rmdir(name, dir_fd=folder.parent_fd)
@@ -315,6 +364,7 @@ class Cgroup:
         self._folders = folders
         self._by_controller = {c: folder for folder in folders for c in folder.controllers}
         self._cpu_baseline = 0  # usec
+        self.census: Census | None = None  # for want of a controller
 
     @property
     def into(self) -> int:
@@ -333,19 +383,22 @@ class Cgroup:
     def limit(self, limits: Limits) -> None:
         """Write the limits; also at hand-over, to a cgroup in use."""
         quota = max(1000, int(limits.cpus * _PERIOD_USEC))
-        memory, pids, cpu = (self._by_controller[name] for name in CONTROLLERS)
-        pids.write("pids.max", str(limits.tasks + 1))  # one more: pid 1 is ours
-        if memory.version == 2:
+        memory, pids, cpu = (self._by_controller.get(name) for name in CONTROLLERS)
+        if pids:
+            pids.write("pids.max", str(limits.tasks + 1))  # one more: pid 1 is ours
+        if memory and memory.version == 2:
             memory.write("memory.max", str(limits.memory_bytes))
             memory.write("memory.oom.group", "1")
             with contextlib.suppress(FileNotFoundError):  # a kernel without swap
                 memory.write("memory.swap.max", "0")
-        else:
+        elif memory:
             _limit_v1(memory, str(limits.memory_bytes))
-        if cpu.version == 2:
+        if cpu and cpu.version == 2:
             cpu.write("cpu.max", f"{quota} {_PERIOD_USEC}")
-        else:
+        elif cpu:
             cpu.write("cpu.cfs_quota_us", str(quota))
+        if self.census:
+            self.census.memory_bytes = limits.memory_bytes
 
     def restart_cpu_clock(self) -> None:
         """Count CPU time from now: a waiting sandbox's own start is not its job's."""
@@ -354,7 +407,9 @@ class Cgroup:
     @property
     def cpu_usec(self) -> int:
         """CPU time of everything that ever ran in it, reaped by somebody or not."""
-        cpu = self._by_controller["cpu"]
+        cpu = self._by_controller.get("cpu")
+        if cpu is None:
+            return (self.census.cpu_usec if self.census else 0) - self._cpu_baseline
         if cpu.version == 2:
             return cpu.field("cpu.stat", "usage_usec") - self._cpu_baseline
         return (
@@ -363,7 +418,10 @@ class Cgroup:
 
     def open_cpu_clock(self) -> int:
         """A descriptor for `cpu_seconds`, for whoever may not open the file itself."""
-        cpu = self._by_controller["cpu"]
+        cpu = self._by_controller.get("cpu")
+        if cpu is None:
+            assert self.census, "without a cgroup there is a census"
+            return self.census.open_clock()
         file = "cpu.stat"
         if cpu.version == 1:
             cpu, file = self._by_controller["cpuacct"], "cpuacct.usage"
@@ -372,25 +430,39 @@ class Cgroup:
     @property
     def oom_kills(self) -> int:
         """Processes that the kernel killed for want of memory."""
-        memory = self._by_controller["memory"]
+        memory = self._by_controller.get("memory")
+        if memory is None:
+            return 0
         file = "memory.events" if memory.version == 2 else "memory.oom_control"
         return memory.field(file, "oom_kill")
 
     @property
+    def out_of_memory(self) -> bool:
+        """Whether more was wanted, or, where nobody could refuse it, used than the limit."""
+        if "memory" in self._by_controller:
+            return self.oom_kills > 0
+        return bool(self.census and self.census.over)
+
+    @property
     def refused_tasks(self) -> int:
-        """Forks and threads refused at the limit."""
-        return self._by_controller["pids"].field("pids.events", "max")
+        """Forks and threads refused at the limit, where somebody counts them."""
+        pids = self._by_controller.get("pids")
+        return pids.field("pids.events", "max") if pids else 0
 
     @property
     def memory_peak_bytes(self) -> int:
         """The most that was charged at once: processes, files and kernel memory."""
-        memory = self._by_controller["memory"]
+        memory = self._by_controller.get("memory")
+        if memory is None:
+            return self.census.memory_peak_bytes if self.census else 0
         return int(
             memory.read("memory.peak" if memory.version == 2 else "memory.max_usage_in_bytes")
         )
 
-    def usage(self, wall_usec: int) -> Usage:
-        """What was used up to now."""
+    def usage(self, wall_usec: int, used: resource.struct_rusage) -> Usage:
+        """What was used up to the end of pid 1, whose wait told `used`."""
+        if self.census:
+            self.census.end(used)
         return Usage(self.cpu_usec, self.memory_peak_bytes, wall_usec)
 
     def kill(self) -> None:
@@ -402,6 +474,8 @@ class Cgroup:
 
     def remove(self) -> bool:
         """Remove what is empty; False when some of it is still busy: call again."""
+        if self.census:
+            self.census.close()
         busy = []
         for folder in self._folders:
             try:

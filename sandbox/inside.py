@@ -59,6 +59,7 @@ class Start(NamedTuple):
     workspace: int  # run: the detached tmpfs; else -1
     folder: int  # collect: the dead job's work directory; else -1
     doors: tuple[int, ...]  # into the cgroups of version 1
+    missing: tuple[str, ...]  # controllers that the machine lacks, as its operator allowed
 
 
 def main(start: Start) -> None:
@@ -173,11 +174,16 @@ def _sysctls(start: Start) -> None:
 
 def _rlimits(start: Start) -> None:
     limits = start.limits
+    # The cgroup's limit comes first, and is counted; this one is per uid, which is ours alone.
+    tasks = limits.tasks + (1 if "pids" in start.missing else 16)
+    if "memory" in start.missing:
+        # Each process by itself. Twice: the stacks of threads count, and are hardly ever used.
+        resource.setrlimit(resource.RLIMIT_DATA, (2 * limits.memory_bytes,) * 2)
     for name, number in {
         resource.RLIMIT_CORE: 1,  # not 0: 1 also keeps a core from being piped to the host's helper
         resource.RLIMIT_FSIZE: limits.disk_bytes,
         resource.RLIMIT_NOFILE: limits.descriptors,
-        resource.RLIMIT_NPROC: limits.tasks + 16,  # the cgroup's limit comes first, and is counted
+        resource.RLIMIT_NPROC: tasks,
         resource.RLIMIT_SIGPENDING: 256,
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_MEMLOCK: 64 * 1024,

@@ -25,6 +25,7 @@ from sandbox import cgroups, channel, linux, privileges
 from sandbox.errors import SandboxError
 from sandbox.model import MIB
 
+ALLOW_MISSING = "SANDRUN_ALLOW_MISSING"  # what an operator lets be missing: cgroups.MISSABLE
 WEB_UID = 1_899_999_999  # nobody else's; below the jobs' uids
 _TMP_BYTES = 64 * MIB  # nothing of ours uses it: uploads go straight into memfds
 _GRACE_SECONDS = 3.0
@@ -37,6 +38,11 @@ def main() -> None:
         sys.exit("usage: python -I -m sandbox.keeper -- COMMAND...")
     if os.geteuid() != 0:
         sys.exit("Sandrun makes its sandboxes as root; start it with sudo.")
+    if not all(_can_become_web(kind) for kind in ("uid", "gid")):
+        sys.exit(
+            "Sandrun makes its sandboxes as root of the machine; the user namespace that it is in "
+            "lacks the uids of web and the jobs. Start it outside, with sudo."
+        )
     os.umask(0o022)
     # Launcher and web hold several descriptors a sandbox; what a job may have is its own limit.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -47,15 +53,22 @@ def main() -> None:
         sys.exit(f"Sandrun cannot start: {error}.")
 
 
+def _can_become_web(kind: str) -> bool:
+    """Whether our user namespace has web's id, which lies beside those of the jobs."""
+    ranges = [map(int, row.split()) for row in Path(f"/proc/self/{kind}_map").open()]
+    return any(first <= WEB_UID < first + count for first, _, count in ranges)
+
+
 def keep(command: list[str]) -> int:
     """Start launcher and `command`, wait, and clean up; the exit code. Raises SandboxError."""
+    may_miss = cgroups.read_missable(os.environ.get(ALLOW_MISSING, ""))
     for name in cgroups.sweep():
         print(f"sandrun: removed what {name} had left", file=sys.stderr)
     with ExitStack() as stack:
         wake = _signals(stack)
         privileges.adopt_orphans()
         stack.callback(_wait_for_orphans)
-        parents = cgroups.prepare(cgroups.name_of_this_process())
+        parents = cgroups.prepare(cgroups.name_of_this_process(), may_miss)
         stack.callback(cgroups.remove, parents)
         ours, theirs = channel.pair()
         launcher = _start_launcher(theirs.fileno(), parents)

@@ -13,6 +13,7 @@ Messages from web                              answers
 Unasked: {"op": "hello", "walls"} at the start, {"op": "ended", "id", facts...} for every sandbox.
 """
 
+import errno
 import fcntl
 import gc
 import json
@@ -25,7 +26,7 @@ import time
 from contextlib import ExitStack
 from typing import Any, Final
 
-from sandbox import cgroups, channel, inside, linux, privileges, template
+from sandbox import census, cgroups, channel, inside, linux, privileges, template
 from sandbox.errors import SandboxError
 from sandbox.model import MIB, Limits
 
@@ -34,6 +35,12 @@ UIDS: Final = 60_000
 MAX_SANDBOXES: Final = 512
 PIPE_BYTES: Final = 1 << 20  # of stdout and stderr each
 TICK: Final = 0.1  # seconds between looks at CPU time and memory events
+
+_REFUSALS = (errno.ENOSPC, errno.EPERM, errno.EUSERS, errno.EINVAL)
+_NO_NAMESPACES = (
+    "; the kernel must grant user namespaces: sysctl user.max_user_namespaces=65536, and a "
+    "container around us must not forbid them"
+)
 
 # The most that web may ask for, whatever the settings say; the machine's own size comes first.
 _MOST = Limits(
@@ -118,6 +125,11 @@ class Workspace:
         status = os.fstatvfs(self.folder)
         names = ["disk"] if status.f_bfree == 0 else []
         return [*names, "inodes"] if status.f_ffree == 0 else names
+
+    def used(self) -> int:
+        """Bytes of its files."""
+        status = os.fstatvfs(self.folder)
+        return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 
 class Networks:
@@ -302,7 +314,7 @@ class Launcher:
                     undo.callback(self._uids.discard, uid)
                 child = Child(id, kind, uid, limits)
                 step = "cgroup"
-                child.cgroup = self._parents.create(f"{id}", limits)
+                child.cgroup = self._parents.create(f"{id}", limits, uid)
                 undo.callback(self._remove, child.cgroup)
                 step = "tmpfs"
                 if kind == "run":
@@ -327,20 +339,23 @@ class Launcher:
                 start = inside.Start(
                     kind, limits, self._filter, control, stdout, stderr, go_read,
                     self._sysctl, child.workspace.mount if child.workspace else -1, folder,
-                    tuple(doors),
+                    tuple(doors), self._parents.missing,
                 )  # fmt: skip
                 child.pid, child.pidfd = linux.clone3(_NAMESPACES, child.cgroup.into)
                 if child.pid == 0:
                     inside.main(start)
                 undo.callback(os.close, child.pidfd)
                 undo.callback(_abandon, child)
+                step = "priority"
+                _give_way(child.pid, self._parents.missing)
                 step = "uid map"
                 _write_map(child.pid, uid)
                 os.write(go, b"m")
                 if child.workspace:
                     child.workspace.attached()
             except OSError as error:
-                raise SandboxError(step, error.errno or 0, str(error)) from error
+                remedy = _NO_NAMESPACES if step == "clone" and error.errno in _REFUSALS else ""
+                raise SandboxError(step, error.errno or 0, f"{error}{remedy}") from error
             undo.pop_all()
         self._children[id] = child
         self._by_pidfd[child.pidfd] = child
@@ -376,13 +391,18 @@ class Launcher:
 
     def _look(self) -> None:
         """The clocks and counters that nobody wakes us for."""
+        census.look(
+            (child.cgroup.census, child.workspace.used() if child.workspace else 0)
+            for child in self._children.values()
+            if child.cgroup.census
+        )
         now = time.monotonic()
         for child in self._children.values():
             if child.cause is not None:
                 continue
             if now >= child.deadline:
                 child.kill("timeout")
-            elif child.cgroup.oom_kills:
+            elif child.cgroup.out_of_memory:
                 child.kill("memory")  # version 1 kills one process only; the job is one thing
             elif child.limits.cpu_seconds and (
                 child.cgroup.cpu_usec >= child.limits.cpu_seconds * 1_000_000
@@ -396,10 +416,10 @@ class Launcher:
         """Pid 1 is dead, and the kernel ended its namespace before it let us know."""
         wall_usec = int((time.monotonic() - child.started) * 1_000_000)
         self._poll.unregister(child.pidfd)
-        os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+        _, _, used = os.wait4(child.pid, 0)
         os.close(child.pidfd)
         del self._children[child.id], self._by_pidfd[child.pidfd]
-        usage = child.cgroup.usage(wall_usec)
+        usage = child.cgroup.usage(wall_usec, used)
         facts: dict[str, Any] = {
             "cause": child.cause,
             "oom_kills": child.cgroup.oom_kills,
@@ -453,6 +473,20 @@ def _ends(uid: int, undo: ExitStack, always: ExitStack) -> tuple[list[int], list
 def _abandon(child: Child) -> None:
     child.kill("abandoned")
     os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+
+
+def _give_way(pid: int, missing: tuple[str, ...]) -> None:
+    """Where no cgroup holds a job back, the machine's own processes come first: the kernel takes
+    memory from the job, and time for the others. With CAP_SYS_RESOURCE, which root has unless
+    somebody took it, what we write is also the least that the job can write."""
+    if "memory" in missing:
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"1000")
+        finally:
+            os.close(fd)
+    if "cpu" in missing:
+        os.setpriority(os.PRIO_PROCESS, pid, 10)
 
 
 def _write_map(pid: int, uid: int) -> None:
@@ -515,12 +549,14 @@ def main() -> None:
         failure = {"op": "failed", "id": 0, "step": step, "errno": error.errno or 0}
         channel.send(web, {**failure, "detail": str(error)})
         sys.exit(1)
-    walls = {
+    walls: dict[str, Any] = {
         "cgroup": parents.description,
         "kernel": os.uname().release,
         "noswap": linux.noswap_is_known(),
         "steps": [name for name, _ in inside.STEPS],
     }
+    if parents.missing:
+        walls["missing"] = [f"cgroup-{name}" for name in parents.missing]
     channel.send(web, {"op": "hello", "id": 0, "walls": walls})
     gc.collect()
     gc.freeze()  # what is here stays: no child has to look at it, and so copy it

@@ -126,6 +126,11 @@ class Sandbox:
         return self._walls
 
     @property
+    def missing(self) -> tuple[str, ...]:
+        """Walls that this machine lacks and its operator does without, by name."""
+        return tuple(self._walls.get("missing", ()))
+
+    @property
     def alive(self) -> bool:
         """False once the launcher has gone; every later call raises SandboxError."""
         return self._alive

@@ -10,6 +10,8 @@ from jobs.engine import Engine
 from jobs.memory import MemoryFile
 from jobs.runner import SandboxRunner
 from sandbox import runtimes
+from sandbox.cgroups import MISSABLE
+from sandbox.errors import SandboxError
 from sandbox.model import EXIT, MIB, Bundle, Limits
 from sandbox.runtimes import Runtime
 from sandbox.sandbox import Sandbox
@@ -21,10 +23,14 @@ VERSION_LETTERS = 100
 async def open_site(channel: socket.socket, config: Config, hosts: tuple[str, ...]) -> Site:
     """A Site whose engine runs jobs through the launcher behind `channel`.
 
-    Raises SandboxError when the launcher, or every single sandbox, cannot be had.
+    Raises SandboxError when the launcher, or every single sandbox, cannot be had, or a wall is
+    missing that the settings do not name.
     """
     sandbox = Sandbox(channel)
     await sandbox.start()
+    allowed = {f"cgroup-{name}" for wall in config.allow_missing for name in MISSABLE[wall]}
+    if missing := sorted(set(sandbox.missing) - allowed):
+        raise SandboxError("walls", 0, f"{', '.join(missing)} cannot be had")
     interpreters = await probe(sandbox, runtimes.load())
     usable = {name: known.runtime for name, known in interpreters.items()}
     engine = Engine(SandboxRunner(sandbox, usable), config)

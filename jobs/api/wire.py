@@ -18,6 +18,7 @@ from jobs.conf import Config
 from jobs.engine import Engine
 from jobs.job import Job, Moment
 from jobs.logs import STREAMS, JobLog
+from jobs.runner import Runner
 from sandbox.model import MIB, Output
 
 JSON = "application/json"
@@ -154,8 +155,13 @@ def health(site: Site) -> dict[str, object]:
         "status": "healthy" if runner.alive else "unhealthy",
         "worker_id": None,
         "sandbox": runner.walls if runner.alive else {},
-        "degraded": [],
+        "degraded": _missing(runner) if runner.alive else [],
     }
+
+
+def _missing(runner: Runner) -> object:
+    """The walls that are not there, by the names with which the settings allow it."""
+    return runner.walls.get("missing", [])
 
 
 # ---- a job
@@ -237,6 +243,8 @@ def _status(engine: Engine, job: Job) -> dict[str, object]:
         "limits_hit": list(job.limits_hit),
         # Only where there is one: an earlier client takes the key itself for a failed request.
         **({"error": job.error} if job.error else {}),
+        # Only where something is: where all stand, there is nothing to know.
+        **({"walls_missing": missing} if (missing := _missing(engine.runner)) else {}),
         "warnings": [*job.manifest.warnings, *(result.notes if result else ())],
         "created_at": instant(job.created.wall),
         "expires_at": instant(engine.expires_at(job)),

@@ -51,12 +51,18 @@ class Ran(NamedTuple):
 class Box:
     """One launcher; `run` and its like block until the end, `loop` is for more at once."""
 
-    def __init__(self, launcher: Sequence[str] = LAUNCHER) -> None:
+    def __init__(self, launcher: Sequence[str] = LAUNCHER, without: Sequence[str] = ()) -> None:
+        """`without`: controllers that its launcher is not given."""
         self.runner = asyncio.Runner()
         self.parents = cgroups.prepare(f"{cgroups.name_of_this_process()}-{time.monotonic_ns()}")
+        given = [
+            parent._replace(controllers=tuple(c for c in parent.controllers if c not in without))
+            for parent in self.parents
+            if not set(parent.controllers) <= set(without)
+        ]
         ours, theirs = channel.pair()
         self.process = subprocess.Popen(
-            [*launcher, str(theirs.fileno()), _json(self.parents)],
+            [*launcher, str(theirs.fileno()), _json(given)],
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8",
                  "PYTHONPATH": str(REPOSITORY)},
             pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL,

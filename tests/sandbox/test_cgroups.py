@@ -52,6 +52,30 @@ def test_a_pid_that_was_given_again_is_not_the_living_keeper() -> None:
         cgroups.remove(parents)
 
 
+def test_a_machine_that_swaps_is_refused_also_where_cgroups_may_be_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cgroups, "_mounts", lambda: ({}, None))
+    name = cgroups.name_of_this_process()
+    assert cgroups.prepare(name, cgroups.CONTROLLERS) == []
+    swaps = tmp_path / "swaps"
+    swaps.write_text("Filename Type Size Used Priority\n/swapfile file 1048572 0 -2\n")
+    monkeypatch.setattr(cgroups, "SWAPS", swaps)
+    with pytest.raises(SandboxError, match="swapoff"):
+        cgroups.prepare(name, cgroups.CONTROLLERS)
+
+
+def test_cpu_time_that_nobody_counts_is_not_limited_either(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hierarchies = {name: tmp_path / name for name in cgroups.CONTROLLERS}  # and no cpuacct
+    monkeypatch.setattr(cgroups, "_mounts", lambda: (dict(hierarchies), None))
+    with pytest.raises(SandboxError, match="offers no cpu controller.*=cgroup-cpu$"):
+        cgroups.prepare("sandrun-1-1")
+    parents = cgroups.prepare("sandrun-1-1", {"cpu"})
+    assert [parent.controllers for parent in parents] == [("memory",), ("pids",)]
+
+
 def test_a_machine_that_swaps_is_refused_or_kept_from_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

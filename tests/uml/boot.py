@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import shlex
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 KERNEL = "linux.uml"
 COVERED = ("/tmp", "/var/tmp", "/run", "/dev/shm")  # fresh and empty in the guest
 ENVIRONMENT = {
     "HOME": "/tmp",
+    "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",  # the root is read-only
     "LANG": "C.UTF-8",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 TAIL = 4000  # characters of output that an error shows
 
-
-# The guest has one CPU, and every system call in it is several switches between processes here:
-# on one CPU of ours these cost a quarter of what they cost across two.
-ONE_CPU = ("taskset", "--cpu-list", str(max(os.sched_getaffinity(0))))
 
 # Standard input ends when we do, even killed: then nothing of the guest may stay.
 GUARD = """
@@ -60,6 +59,8 @@ def run(
     readable: Iterable[Path] = (),
     cgroup: str = "",
     v1: Sequence[str] = (),
+    cpu: int | None = None,
+    on_line: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, str]:
     """Boot, run `argv` as root, switch off; the exit code and everything that was printed.
 
@@ -67,6 +68,8 @@ def run(
     command needs from there is named in `readable` (`cwd` needs no naming). Directories in
     `writable` are the host's own, to read and write. `cgroup` names a cgroup to start in, made
     with every controller; empty means the root. Controllers in `v1` are mounted as version 1.
+    It runs on `cpu`, or on the last one that we may use. `on_line` hears every line as it is
+    printed.
     """
     with tempfile.TemporaryDirectory(prefix="uml-") as scratch:
         exchange = Path(scratch)
@@ -77,7 +80,9 @@ def run(
         (exchange / "token").write_text(token + "\n")
         (exchange / "mounts").write_text(_mounts([Path(cwd), *readable], writable))
         (exchange / "command").write_text(_command(argv, cwd, environment or {}, cgroup, v1))
-        printed = _boot(exchange, init, memory, timeout, "" if v1 else "cgroup_no_v1=all")
+        option = "" if v1 else "cgroup_no_v1=all"
+        hear = _between(token, on_line)
+        printed = _boot(exchange, init, memory, timeout, option, cpu, hear)
     return _parse(printed, token)
 
 
@@ -117,7 +122,18 @@ def _command(
     return "\n".join(lines) + "\n"
 
 
-def _boot(exchange: Path, init: Path, memory: str, timeout: float, option: str) -> str:
+def _boot(
+    exchange: Path,
+    init: Path,
+    memory: str,
+    timeout: float,
+    option: str,
+    cpu: int | None,
+    hear: Callable[[str], None],
+) -> str:
+    # The guest has one CPU, and every system call in it is several switches between processes
+    # here: on one CPU of ours these cost a quarter of what they cost across two.
+    one_cpu = ["taskset", "--cpu-list", str(max(os.sched_getaffinity(0)) if cpu is None else cpu)]
     kernel = [
         shutil.which(KERNEL) or KERNEL,
         *("root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}"),
@@ -131,7 +147,7 @@ def _boot(exchange: Path, init: Path, memory: str, timeout: float, option: str) 
         open(theirs, "rb") as lifeline,
     ):
         guest = subprocess.Popen(
-            [*ONE_CPU, "sh", "-c", GUARD, "guard", exchange, directory, *kernel],
+            [*one_cpu, "sh", "-c", GUARD, "guard", exchange, directory, *kernel],
             env={"PATH": ENVIRONMENT["PATH"], "HOME": str(exchange), "TMPDIR": directory},
             cwd=exchange,
             stdin=lifeline,
@@ -139,18 +155,46 @@ def _boot(exchange: Path, init: Path, memory: str, timeout: float, option: str) 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        try:
-            printed, _ = guest.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            _kill(guest)
-            printed, _ = guest.communicate()
-            raise GuestError(
-                f"no end after {timeout} s; it printed:\n{_text(printed)[-TAIL:]}"
-            ) from None
-        finally:
-            _kill(guest)
-            guest.wait()
-    return _text(printed)
+        assert guest.stdout
+        with guest.stdout as pipe:
+            try:
+                printed, ended = _listen(pipe.fileno(), timeout, hear)
+            finally:
+                _kill(guest)
+                guest.wait()
+    if not ended:
+        raise GuestError(f"no end after {timeout} s; it printed:\n{printed[-TAIL:]}")
+    return printed
+
+
+def _listen(pipe: int, timeout: float, hear: Callable[[str], None]) -> tuple[str, bool]:
+    """All that comes through `pipe`, and whether its end came in time."""
+    deadline = time.monotonic() + timeout
+    printed, heard = b"", 0
+    while select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        piece = os.read(pipe, 65536)
+        printed += piece
+        whole = printed.rfind(b"\n") + 1 if piece else len(printed)
+        for line in _text(printed[heard:whole]).splitlines():
+            hear(line)
+        heard = whole
+        if not piece:
+            return _text(printed), True
+    return _text(printed), False
+
+
+def _between(token: str, on_line: Callable[[str], None]) -> Callable[[str], None]:
+    """Lets through what the command prints, without what the kernel and init.sh say around it."""
+    inside = False
+
+    def hear(line: str) -> None:
+        nonlocal inside
+        if token in line:
+            inside = line.endswith("start")
+        elif inside:
+            on_line(line)
+
+    return hear
 
 
 def _memory_directory(exchange: Path, memory: str) -> tempfile.TemporaryDirectory[str]:
@@ -174,8 +218,8 @@ def _kill(guest: subprocess.Popen[bytes]) -> None:
         pass
 
 
-def _text(printed: bytes | None) -> str:
-    return (printed or b"").decode(errors="replace").replace("\r\n", "\n")
+def _text(printed: bytes) -> str:
+    return printed.decode(errors="replace").replace("\r\n", "\n")
 
 
 def _parse(printed: str, token: str) -> tuple[int, str]:

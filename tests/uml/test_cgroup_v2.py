@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -99,6 +100,56 @@ def test_a_delegated_scope_is_used_as_systemd_gives_it() -> None:
     answer = json.loads(output[: output.rindex("}") + 1])
     assert answer["reason"] == "exit" and answer["walls"]["cgroup"]["memory"] == "v2"
     assert "jobs" not in output[output.rindex("}") :], "cgroups are left"
+
+
+def test_a_kernel_without_user_namespaces_is_refused_by_all_that_starts() -> None:
+    code, output = boot.run(
+        [sys.executable, *SUITE.split(), "tests/journeys/test_worlds.py", "-k", "user_namespaces"],
+        cwd=REPOSITORY,
+        readable=[Path(sys.prefix)],
+        memory="1024M",
+        timeout=600,
+    )
+    assert code == 0, output
+    assert re.search(r"[1-9] passed", output) and "skipped" not in output, output
+
+
+def test_a_line_is_heard_while_the_guest_runs(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    def hear(line: str) -> None:
+        heard.append(line)
+        (tmp_path / "heard").touch()
+
+    wait = f"echo begun; until [ -e {tmp_path}/heard ]; do sleep 0.1; done; printf end"
+    code, output = boot.run(["sh", "-c", wait], writable=[tmp_path], timeout=30, on_line=hear)
+    assert (code, output) == (0, "begun\nend")
+    assert heard[0] == "begun"
+
+
+SOME = {
+    "test_holds.py": "def test_holds() -> None:\n    pass\n",
+    "test_breaks.py": "def test_breaks() -> None:\n    raise AssertionError('on purpose')\n",
+}
+
+
+def test_the_named_run_fails_when_one_file_fails_and_when_nothing_ran(tmp_path: Path) -> None:
+    for name, text in SOME.items():
+        (tmp_path / name).write_text(text)
+
+    def suite(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tests.uml.suite", *words],
+            cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    done = suite(tmp_path)
+    assert done.returncode == 1, done
+    assert "on purpose" in done.stdout
+    assert re.search(r"FAILED .*test_breaks\.py: 1 failed", done.stdout), done.stdout
+    assert re.search(r"ok .*test_holds\.py: 1 passed", done.stdout), done.stdout
+    assert suite(tmp_path, "-k", "holds").returncode == 0
+    assert suite(tmp_path, "-k", "nothing_of_that_name").returncode == 1
 
 
 def test_a_guest_that_hangs_is_ended_and_leaves_nothing(
