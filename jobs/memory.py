@@ -15,8 +15,6 @@ _SMALL = 64 * 1024  # bytes that take no longer than a thread's start
 
 _Result = TypeVar("_Result")
 
-_NOEXEC_SEAL = 0x8  # MFD_NOEXEC_SEAL, Linux 6.3; without it newer kernels write a line to dmesg
-
 
 async def in_thread(size: int, work: Callable[..., _Result], *arguments: object) -> _Result:
     """work(*arguments), in a thread when it is about so many bytes that others would wait.
@@ -47,7 +45,7 @@ class MemoryFile:
     def __init__(self, fd: int | None = None) -> None:
         """Owns `fd`, or a new and empty memfd."""
         self._fd = -1
-        self._fd = _new() if fd is None else fd
+        self._fd = channel.new_memfd("sandrun") if fd is None else fd
 
     @property
     def fd(self) -> int:
@@ -144,11 +142,3 @@ def _ranges(start: int, size: int) -> Iterator[tuple[int, int]]:
         length = min(CHUNK - start % CHUNK, end - start)
         yield start, length
         start += length
-
-
-def _new() -> int:
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        return os.memfd_create("sandrun", flags | _NOEXEC_SEAL)
-    except OSError:  # an older kernel
-        return os.memfd_create("sandrun", flags)

@@ -92,9 +92,21 @@ def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:
     return list(fds)
 
 
+_NOEXEC_SEAL = 0x8  # MFD_NOEXEC_SEAL, Linux 6.3; without it newer kernels write a line to dmesg
+
+
+def new_memfd(name: str) -> int:
+    """An empty memfd that can be sealed, and where the kernel can, never be executed."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(name, flags | _NOEXEC_SEAL)
+    except OSError:  # an older kernel
+        return os.memfd_create(name, flags)
+
+
 def memfd(name: str, content: bytes) -> int:
     """`content` in memory behind a descriptor that nobody can write to any more."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = new_memfd(name)
     try:
         view = memoryview(content)
         while view:

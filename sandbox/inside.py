@@ -8,6 +8,7 @@ Theory of operation: see README.md. This file and what it imports (unpack, colle
 privileges, channel) is all of our code that runs near the untrusted program.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -303,7 +304,10 @@ def _find(name: bytes, path: str) -> bytes | None:
 
 
 def _cannot(program: str, why: str, code: int) -> int:
-    os.write(2, f"{program}: {why}\n".encode(errors="replace"))
+    with contextlib.suppress(
+        BlockingIOError
+    ):  # an earlier step may have left the pipe so, and full
+        os.write(2, f"{program}: {why}\n".encode(errors="replace"))
     return code << 8
 
 

@@ -29,6 +29,7 @@ ALLOW_MISSING = "SANDRUN_ALLOW_MISSING"  # what an operator lets be missing: cgr
 WEB_UID = 1_899_999_999  # nobody else's; below the jobs' uids
 _TMP_BYTES = 64 * MIB  # nothing of ours uses it: uploads go straight into memfds
 _GRACE_SECONDS = 3.0
+_TELL_SECONDS = 30.0  # for web to say why the launcher could not start
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -98,8 +99,10 @@ def _wait(launcher: "subprocess.Popen[bytes]", web: int, wake: int) -> int:
     for fd in ends:
         poll.register(fd, select.POLLIN)
     names = {ends[fd] for fd, _ in poll.poll()}
-    if names == {"launcher"} and _reap(web, 1.0):
-        names = {"web"}  # it let go of the launcher just before its own end, or heard why it failed
+    # Web may have let go of the launcher just before its own end. Or the launcher has told it why it
+    # could not start, and web tells people; on a busy machine it has to be loaded first.
+    if names == {"launcher"} and _reap(web, 1.0 if launcher.wait() < 0 else _TELL_SECONDS):
+        names = {"web"}
     for fd in ends:
         if fd != wake:
             os.close(fd)

@@ -341,9 +341,16 @@ class Launcher:
                     self._sysctl, child.workspace.mount if child.workspace else -1, folder,
                     tuple(doors), self._parents.missing,
                 )  # fmt: skip
-                child.pid, child.pidfd = linux.clone3(_NAMESPACES, child.cgroup.into)
-                if child.pid == 0:
-                    inside.main(start)
+                # What a user namespace still charges to whoever made it (inotify, pending signals,
+                # locked memory) is charged to the job's own uid outside, not to root.
+                os.seteuid(uid)
+                try:
+                    child.pid, child.pidfd = linux.clone3(_NAMESPACES, child.cgroup.into)
+                    if child.pid == 0:
+                        inside.main(start)
+                finally:
+                    os.seteuid(0)
+                    privileges.die_with_parent()  # which the change of uid had taken back
                 undo.callback(os.close, child.pidfd)
                 undo.callback(_abandon, child)
                 step = "priority"
@@ -535,6 +542,7 @@ def main() -> None:
     step = "privileges"
     try:
         privileges.check()
+        privileges.keep_capabilities_over_uid_change()
         privileges.die_with_parent()
         os.setgroups([])
         step = "cgroup"

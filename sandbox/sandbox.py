@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -39,6 +40,9 @@ OnClock = Callable[[Callable[[], float]], None]
 
 _MAX_LISTING = 16 * MIB  # JSON of inspect and collect: 10,000 members with long names
 _ARCHIVE_DISK_BYTES = 100 * MIB
+_MAX_WORDS = 16  # messages from inside in one life: it says four at most
+_LAST_READS = 16  # after the end: a pipe holds 1 MiB, and a read brings half of one
+_PACKET = 4096  # bytes: the kernel gives one packet a read when the writer asked for packets
 
 
 class _Child:
@@ -135,13 +139,16 @@ class Sandbox:
         """False once the launcher has gone; every later call raises SandboxError."""
         return self._alive
 
-    async def inspect(self, archive: int) -> Inspection:
-        """Read the archive in memfd `archive` inside a sandbox of its own (64 MB, 2 CPU-seconds).
+    async def inspect(
+        self, archive: int, on_cpu: Callable[[float], None] = lambda seconds: None
+    ) -> Inspection:
+        """Read the archive in memfd `archive` inside a sandbox of its own (64 MB, 2 CPU-seconds);
+        `on_cpu` hears what that took, whatever comes of it.
 
         Raises BundleRefused (the caller's fault) or SandboxError (ours).
         """
         orders = {"disk_bytes": _ARCHIVE_DISK_BYTES}
-        async with self._task("inspect", Limits(), orders, (archive,)) as (listing, facts):
+        async with self._task("inspect", Limits(), orders, (archive,), on_cpu) as (listing, facts):
             if facts["oom_kills"] or facts["cause"] in ("memory", "cpu"):
                 raise BundleRefused("The archive cannot be read within 64 MB of memory and 2 s.")
             if facts["cause"] == "timeout":
@@ -197,8 +204,8 @@ class Sandbox:
     ) -> tuple[Facts, Usage]:
         """Give the orders and see it through to its end, every byte of output included."""
         drains = [
-            asyncio.ensure_future(self._drain(child.stdout, partial(on_output, "stdout"))),
-            asyncio.ensure_future(self._drain(child.stderr, partial(on_output, "stderr"))),
+            asyncio.ensure_future(self._drain(child, child.stdout, partial(on_output, "stdout"))),
+            asyncio.ensure_future(self._drain(child, child.stderr, partial(on_output, "stderr"))),
         ]
         try:
             members = bundle.members if bundle.form == "loose" else ()
@@ -209,7 +216,7 @@ class Sandbox:
                 child.order(orders, (bundle.fd, content))
             finally:
                 os.close(content)
-            status, step = await self._follow(child)
+            status, step = await self._follow(child, len(command.steps))
             end = await child.ended
             await asyncio.gather(*drains)
         finally:
@@ -220,20 +227,24 @@ class Sandbox:
         )  # fmt: skip
         return facts, Usage(*end["usage"])
 
-    async def _follow(self, child: _Child) -> tuple[int | None, int]:
+    async def _follow(self, child: _Child, steps: int = 1) -> tuple[int | None, int]:
         """What inside says up to its end: the program's wait status, and in which step it ended.
 
         Raises SandboxError for a step of the walls, BundleRefused for the bundle.
         """
-        status, step, started = None, 0, False
+        status, step, started, words = None, 0, False, 0
         while (message := await child.hear()) is not None:
+            words += 1
+            if words > _MAX_WORDS:
+                raise SandboxError("inside", 0, "it does not stop talking")
             if "refused" in message:
                 raise BundleRefused(str(message["refused"]))
             if "failed" in message:
                 raise _failure(message)
             started = started or "started" in message
-            if isinstance(message.get("exit"), int):
-                status, step = message["exit"], int(message.get("step", 0))
+            if "exit" in message:
+                status = _number(message["exit"], 0xFFFF)  # a wait status
+                step = _number(message.get("step"), steps - 1)
         if not started and self._alive:
             end = await child.ended
             if end["cause"] is None and not end["oom_kills"]:
@@ -244,7 +255,7 @@ class Sandbox:
         self, child: _Child, bundle: Bundle, limits: Limits, patterns: Sequence[str]
     ) -> tuple[Outputs, tuple[str, ...]]:
         """The outputs of the ended `child`; what could not be had is said, and the run stands."""
-        store = os.memfd_create("outputs", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        store = channel.new_memfd("outputs")
         try:
             orders = {
                 "patterns": list(patterns),
@@ -254,7 +265,7 @@ class Sandbox:
             task = self._task("collect", limits, orders, (store,), of=child.id)
             async with task as (listing, facts):
                 if listing is None:
-                    cause = facts["cause"] or "memory" if facts["oom_kills"] else facts["cause"]
+                    cause = "memory" if facts["oom_kills"] else facts["cause"] or "ended early"
                     return Outputs(-1, (), True), (f"outputs could not be collected: {cause}",)
             outputs = _checked(store, listing)
             if outputs.files:
@@ -266,7 +277,13 @@ class Sandbox:
 
     @contextlib.asynccontextmanager
     async def _task(
-        self, kind: str, limits: Limits, orders: dict[str, Any], fds: tuple[int, ...], of: int = 0
+        self,
+        kind: str,
+        limits: Limits,
+        orders: dict[str, Any],
+        fds: tuple[int, ...],
+        on_cpu: Callable[[float], None] = lambda seconds: None,
+        of: int = 0,
     ) -> Any:
         """One of our own tasks in a sandbox: (its JSON or None, the facts of its end)."""
         async with self._launch(kind, limits, of) as child:
@@ -276,11 +293,16 @@ class Sandbox:
                 if len(said) + len(view) <= _MAX_LISTING:
                     said.extend(view)
 
-            drain = asyncio.ensure_future(self._drain(child.stdout, keep))
+            drain = asyncio.ensure_future(self._drain(child, child.stdout, keep))
             try:
                 child.order(orders, fds)
-                await self._follow(child)
+                try:
+                    await self._follow(child)
+                except BundleRefused:  # that may have taken long as well
+                    on_cpu((await child.ended)["usage"][0] / 1e6)
+                    raise
                 facts = await child.ended
+                on_cpu(facts["usage"][0] / 1e6)
                 await drain
             except SandboxError as error:
                 raise SandboxError(f"{kind}: {error.step}", error.errno, error.detail) from error
@@ -288,7 +310,7 @@ class Sandbox:
                 await _end(drain)
             listing = None
             if said and facts["cause"] is None and not facts["oom_kills"]:
-                listing = await asyncio.to_thread(json.loads, bytes(said))
+                listing = await asyncio.to_thread(_listing, bytes(said))
             yield listing, facts
 
     @contextlib.contextmanager
@@ -307,27 +329,47 @@ class Sandbox:
         finally:
             stop.remove_done_callback(kill)
 
-    async def _drain(self, fd: int, take: Callable[[memoryview], None]) -> None:
-        """Read a pipe to its end; one read a turn of the loop, so that nobody else waits."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+    async def _drain(self, child: _Child, fd: int, take: Callable[[memoryview], None]) -> None:
+        """Read a pipe to its end, or until it is empty after the end of `child`: then nobody can
+        write any more, but a descriptor that the job sent to itself may hold it open for ever.
+        """
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         os.set_blocking(fd, False)
 
-        def read() -> None:
-            try:
-                size = os.readv(fd, [self._buffer])
-            except BlockingIOError:
-                return
-            if size:
-                take(self._buffer[:size])
-            elif not done.done():
-                done.set_result(None)
+        def read() -> bool:
+            """One turn of the loop, so that nobody else waits; whether there was anything."""
+            filled = self._fill(fd)
+            if filled:
+                take(self._buffer[:filled])
+            elif filled == 0:
+                _wake(over)
+            return bool(filled)
 
-        loop.add_reader(fd, read)
+        asyncio.get_running_loop().add_reader(fd, read)
         try:
-            await done
+            ends: list[asyncio.Future[Any]] = [over, child.ended]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            loop.remove_reader(fd)
+            asyncio.get_running_loop().remove_reader(fd)
+        for _ in range(_LAST_READS):
+            if over.done() or not read():
+                return
+            await asyncio.sleep(0)
+
+    def _fill(self, fd: int) -> int | None:
+        """Bytes of a pipe that are in our buffer now: 0 at its end, None when there are none yet.
+
+        Many small packets come at once: each read gives one, whatever room there is, and a turn of
+        the loop for each would cost us more than it costs the job.
+        """
+        filled = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                size = os.readv(fd, [self._buffer[filled : filled + MIB // 2]])
+                filled += size
+                if size > _PACKET or not size or filled > MIB // 2:
+                    return filled
+        return filled or None
 
     # --- the launcher ------------------------------------------------------------------------
 
@@ -437,12 +479,50 @@ def _failure(message: channel.Message) -> SandboxError:
     )
 
 
+def _number(value: object, most: int) -> int:
+    """A number from inside, 0 to `most`. Raises SandboxError for anything else."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise SandboxError("inside", 0, "it spoke nonsense")
+    return value
+
+
+def _listing(said: bytes) -> dict[str, Any]:
+    """What inspect or collect printed. Raises SandboxError unless it is a JSON object."""
+    try:
+        listing = json.loads(said)
+    except (ValueError, RecursionError) as error:
+        raise SandboxError("listing", 0, "it is no JSON") from error
+    if not isinstance(listing, dict):
+        raise SandboxError("listing", 0, "it is no JSON object")
+    return listing
+
+
 def _checked(store: int, listing: dict[str, Any]) -> Outputs:
-    """What collect reports, held against the store: immutable, and every file within it."""
+    """What collect reports, held against the store: immutable, every file within it, and every
+    path one below the work directory."""
     size = os.fstat(store).st_size
-    files = tuple(Output(*row) for row in listing["files"])
-    if not channel.sealed(store) or any(
-        f.offset < 0 or f.size < 0 or f.offset + f.size > size for f in files
-    ):
+    try:
+        files = tuple(Output(*row) for row in listing["files"])
+        is_right = (
+            channel.sealed(store)
+            and all(_is_right(file, size) for file in files)
+            and len({file.path for file in files}) == len(files)
+        )
+        truncated = bool(listing["truncated"])
+    except (KeyError, TypeError) as error:
+        raise SandboxError("collect", 0, "it reported nonsense") from error
+    if not is_right:
         raise SandboxError("collect", 0, "the store does not hold what was reported")
-    return Outputs(store if files else -1, files, bool(listing["truncated"]))
+    return Outputs(store if files else -1, files, truncated)
+
+
+def _is_right(file: Output, size: int) -> bool:
+    """Whether the row of a listing can be true of a store of `size` bytes."""
+    numbers = (file.offset, file.size, file.mode)
+    return (
+        all(type(number) is int and number >= 0 for number in numbers)
+        and file.offset + file.size <= size
+        and re.fullmatch(r"[0-9a-f]{64}", file.sha256) is not None
+        and "\0" not in file.path
+        and not {"", ".", ".."} & set(file.path.split("/"))
+    )
