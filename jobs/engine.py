@@ -82,13 +82,19 @@ class Engine:
     def _held_by(self, client: str) -> int:
         return self.store.held_by[client] + self._receiving[client]
 
-    async def inspect(self, archive: int) -> Inspection:
+    async def inspect(self, reservation: Reservation, archive: int) -> Inspection:
         """What is in the archive. Not more of them at once than there are slots: the others wait.
+        What takes long is drawn from the client's CPU time, also when nothing comes of it.
 
         Raises BundleRefused or SandboxError.
         """
         async with self._inspections:
-            return await self.runner.inspect(archive)
+            started = self.clock().monotonic
+            try:
+                return await self.runner.inspect(archive, reservation.draw_inspection)
+            except asyncio.CancelledError:  # its client has gone, and what it took is not known
+                reservation.draw_inspection(self.clock().monotonic - started)
+                raise
 
     def admit(self) -> None:
         """Raises Wait when no job can be taken now, whoever sends it. Promises nothing."""

@@ -17,6 +17,7 @@ HOUR = 3600.0
 SWEEP_SECONDS = 30.0  # between two looks for clients to forget: a look at 100,000 takes 0.1 s
 MINUTE = 60.0
 CLIENTS = 100_000  # remembered at once; each costs some hundred bytes
+FREE_INSPECTION_SECONDS = 0.5  # what an honest archive takes is far less
 ENOUGH_CPU_SECONDS = 1.0  # in the bucket, or a job would be killed as it starts
 _ROUNDING = 1e-6  # seconds: whoever comes when told is not told to wait once more
 SLOT_RETRY_SECONDS = 5  # nobody knows when a job ends
@@ -80,6 +81,12 @@ class Reservation:
         left = self._quota.draw(self._account, max(0.0, cpu_seconds - self._drawn))
         self._drawn = max(self._drawn, cpu_seconds)
         return left > 0
+
+    def draw_inspection(self, cpu_seconds: float) -> None:
+        """The archive took so long to read. This is not given back: what is refused costs no job,
+        but nobody keeps the machine busy with archives that are.
+        """
+        self._quota.draw(self._account, max(0.0, cpu_seconds - FREE_INSPECTION_SECONDS))
 
     def end(self, cpu_seconds: float) -> None:
         """The job is over and has used `cpu_seconds` in all."""

@@ -2,7 +2,7 @@
 tests put a fake here, a pool will put other machines here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from jobs.job import Job
@@ -22,8 +22,11 @@ class Runner(Protocol):
     def walls(self) -> Mapping[str, object]:
         """What stands around a job, for /health."""
 
-    async def inspect(self, archive: int) -> Inspection:
-        """What is in the archive. Raises BundleRefused or SandboxError."""
+    async def inspect(self, archive: int, on_cpu: Callable[[float], None]) -> Inspection:
+        """What is in the archive; `on_cpu` hears how many CPU-seconds it took to know.
+
+        Raises BundleRefused or SandboxError.
+        """
 
     async def run(self, job: Job) -> Result:
         """Run `job` over its bundle, its output into its log, until it ends or `job.stop` is set.
@@ -50,8 +53,8 @@ class SandboxRunner:
     def walls(self) -> Mapping[str, object]:
         return self._sandbox.walls
 
-    async def inspect(self, archive: int) -> Inspection:
-        return await self._sandbox.inspect(archive)
+    async def inspect(self, archive: int, on_cpu: Callable[[float], None]) -> Inspection:
+        return await self._sandbox.inspect(archive, on_cpu)
 
     async def run(self, job: Job) -> Result:
         manifest = job.manifest

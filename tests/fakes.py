@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from jobs.job import Job, Moment
 from sandbox.model import (
@@ -79,6 +79,7 @@ class FakeRunner:
             (Member("main.py", 8, 0, 0o644, "00" * 32),), None
         )
         self.inspected: list[bytes] = []
+        self.inspection_seconds = 0.01  # of CPU time
         self._gate = asyncio.Event()
         if not hold:
             self._gate.set()
@@ -86,7 +87,8 @@ class FakeRunner:
     def release(self) -> None:
         self._gate.set()
 
-    async def inspect(self, archive: int) -> Inspection:
+    async def inspect(self, archive: int, on_cpu: Callable[[float], None]) -> Inspection:
+        on_cpu(self.inspection_seconds)
         self.inspected.append(os.pread(archive, 1 << 20, 0))
         if isinstance(self.inspection, BaseException):
             raise self.inspection

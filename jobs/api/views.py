@@ -139,14 +139,17 @@ async def run(request: HttpRequest) -> HttpResponse:
 
 
 async def _take(request: HttpRequest, site: Site, read: ReadForm) -> Job:
-    """The Job that `request` asks for, in line. What is refused on the way has cost no quota."""
+    """The Job that `request` asks for, in line. What is refused on the way is no job of the
+    client's; only what took long to refuse is drawn from its CPU time.
+    """
     engine = site.engine
     with body_of(request, site.config.upload_bytes) as body:
         engine.admit()
         with engine.quota.reserve(client_of(request)) as reservation:
             form = await in_thread(body.size, read, body, request, site)
             asked = manifest.read(form.manifest)  # first: its faults are cheap to find
-            upload = await bundle.receive(form.files, engine.inspect)
+            inspect = functools.partial(engine.inspect, reservation)
+            upload = await bundle.receive(form.files, inspect)
             with upload.memory.closed_on_error():
                 body.close()  # its bytes are the upload's now
                 if not asked.entrypoint and upload.job_json is not None:

@@ -8,6 +8,7 @@ import os
 import tarfile
 import unittest
 import zipfile
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 from urllib.parse import unquote
@@ -279,7 +280,7 @@ class Memory(ApiCase):
     async def test_an_upload_that_nobody_waits_for(self) -> None:
         inspected = asyncio.Event()
 
-        async def inspect(archive: int) -> Inspection:
+        async def inspect(archive: int, on_cpu: Callable[[float], None]) -> Inspection:
             inspected.set()
             await asyncio.Event().wait()
             raise AssertionError("never reached")

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import unittest
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -348,7 +349,7 @@ class Budget(EngineCase):
     async def test_inspections_wait_for_each_other(self) -> None:
         inside, most = 0, 0
 
-        async def inspect(archive: int) -> Inspection:
+        async def inspect(archive: int, on_cpu: Callable[[float], None]) -> Inspection:
             nonlocal inside, most
             inside += 1
             most = max(most, inside)
@@ -357,8 +358,20 @@ class Budget(EngineCase):
             return Inspection((), None)
 
         self.runner.inspect = inspect  # type: ignore[method-assign]
-        await asyncio.gather(*(self.engine.inspect(0) for _ in range(50)))
+        with self.engine.quota.reserve("192.0.2.1") as reservation:
+            await asyncio.gather(*(self.engine.inspect(reservation, 0) for _ in range(50)))
         self.assertEqual(most, self.engine.config.slots)
+
+    async def test_an_inspection_that_takes_long_is_drawn_from_the_clients_cpu_time(self) -> None:
+        for seconds, drawn in (0.4, 0.0), (2.0, 1.5):
+            client = f"192.0.2.{drawn}"
+            self.runner.inspection_seconds = seconds
+            with self.engine.quota.reserve(client) as reservation:
+                await self.engine.inspect(reservation, os.memfd_create("archive"))
+            standing = self.engine.quota.standing(client)
+            self.assertEqual(standing.active, 0)
+            self.assertEqual(standing.hourly_left, standing.hourly_limit)
+            self.assertAlmostEqual(standing.cpu_limit - standing.cpu_left, drawn)
 
     async def test_one_client_may_hold_only_its_part(self) -> None:
         self.runner.files = {"a": bytes(1 << 20)}
