@@ -99,7 +99,7 @@ def _wait(launcher: "subprocess.Popen[bytes]", web: int, wake: int) -> int:
     for fd in ends:
         poll.register(fd, select.POLLIN)
     names = {ends[fd] for fd, _ in poll.poll()}
-    # Web may have let go of the launcher just before its own end. Or the launcher has told it why it
+    # Web may have let go of the launcher just before its own end. Or the launcher told it why it
     # could not start, and web tells people; on a busy machine it has to be loaded first.
     if names == {"launcher"} and _reap(web, 1.0 if launcher.wait() < 0 else _TELL_SECONDS):
         names = {"web"}

@@ -26,7 +26,7 @@ import time
 from contextlib import ExitStack
 from typing import Any, Final
 
-from sandbox import census, cgroups, channel, inside, linux, privileges, template
+from sandbox import census, cgroups, channel, inside, linux, locks, privileges, template
 from sandbox.errors import SandboxError
 from sandbox.model import MIB, Limits
 
@@ -207,12 +207,19 @@ class Child:
 class Launcher:
     """The loop: messages from web, ends of children, clocks."""
 
-    def __init__(self, web: socket.socket, parents: cgroups.Parents, program: bytes) -> None:
+    def __init__(
+        self,
+        web: socket.socket,
+        parents: cgroups.Parents,
+        program: bytes,
+        file_locks: locks.Locks,
+    ) -> None:
         web.setblocking(False)
         web.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 4 * MIB)
         self._web = web
         self._parents = parents
         self._filter = program
+        self._locks = file_locks
         self._networks = Networks()
         self._sysctl = os.open("/proc/sys/user", os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC)
         self._poll = select.poll()
@@ -246,7 +253,8 @@ class Launcher:
         if not self._children and not self._leaving:
             return -1
         now = time.monotonic()
-        next_deadline = min((c.deadline for c in self._children.values()), default=now + TICK)
+        waiting = (c.deadline for c in self._children.values() if c.cause is None)
+        next_deadline = min(waiting, default=now + TICK)
         return max(0.0, min(next_deadline - now, TICK)) * 1000 + 1
 
     def _hear(self) -> None:
@@ -403,13 +411,14 @@ class Launcher:
             for child in self._children.values()
             if child.cgroup.census
         )
+        hoarders = self._locks.hoarders() if self._children else set()
         now = time.monotonic()
         for child in self._children.values():
             if child.cause is not None:
                 continue
             if now >= child.deadline:
                 child.kill("timeout")
-            elif child.cgroup.out_of_memory:
+            elif child.cgroup.out_of_memory or child.uid in hoarders:
                 child.kill("memory")  # version 1 kills one process only; the job is one thing
             elif child.limits.cpu_seconds and (
                 child.cgroup.cpu_usec >= child.limits.cpu_seconds * 1_000_000
@@ -549,10 +558,12 @@ def main() -> None:
         parents = cgroups.Parents([cgroups.Parent(*row) for row in json.loads(sys.argv[2])])
         step = "seccomp build"
         program = build_filter()
+        step = "file locks"
+        file_locks = locks.Locks()
         step = "template"
         template.build()
         step = "network namespace"
-        launcher = Launcher(web, parents, program)
+        launcher = Launcher(web, parents, program, file_locks)
     except OSError as error:
         failure = {"op": "failed", "id": 0, "step": step, "errno": error.errno or 0}
         channel.send(web, {**failure, "detail": str(error)})

@@ -176,7 +176,7 @@ ARCH_PRCTLS = (
 
 FCNTLS = (
     0, 1030, 1, 2, 3, 4,  # F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL
-    5, 6, 7, 36, 37, 38,  # F_GETLK, F_SETLK, F_SETLKW, and these of open files
+    5, 6, 7,  # F_GETLK, F_SETLK, F_SETLKW
     8, 9, 10, 11, 15, 16,  # F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG, F_SETOWN_EX, F_GETOWN_EX
     1031, 1032, 1033, 1034,  # F_SETPIPE_SZ, F_GETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS
 )  # fmt: skip
@@ -245,7 +245,7 @@ FILTERED: Final = {
     },
     "ioctl": Filter("Asks and sets what is the descriptor's own.", _one_of(1, IOCTLS)),
     "fcntl": Filter(
-        "No F_NOTIFY, which tells who reads in /usr; no leases, which hold others up.",
+        "Not who reads in /usr (F_NOTIFY), no leases, and no locks that name no process (OFD).",
         _one_of(1, FCNTLS),
     ),
     "prctl": Filter("Grants nothing and stops nothing that is counted.", _one_of(0, PRCTLS)),
