@@ -175,7 +175,7 @@ ARCH_PRCTLS = (
 )  # fmt: skip
 
 FCNTLS = (
-    0, 1030, 1, 2, 3, 4,  # F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL
+    0, 1030, 1, 2, 3,  # F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL
     5, 6, 7,  # F_GETLK, F_SETLK, F_SETLKW
     8, 9, 10, 11, 15, 16,  # F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG, F_SETOWN_EX, F_GETOWN_EX
     1031, 1032, 1033, 1034,  # F_SETPIPE_SZ, F_GETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS
@@ -191,7 +191,7 @@ MADVICE = (
 FADVICE = (0, 1, 2, 3, 5)  # POSIX_FADV_NORMAL, RANDOM, SEQUENTIAL, WILLNEED, NOREUSE
 
 FUTEX_FLAGS = 0x180  # FUTEX_PRIVATE_FLAG, FUTEX_CLOCK_REALTIME
-FUTEXES = (0, 1, 3, 4, 5, 9, 10)  # WAIT, WAKE, REQUEUE, CMP_REQUEUE, WAKE_OP, *_BITSET
+FUTEXES = (0, 1, 3, 4, 9, 10)  # WAIT, WAKE, REQUEUE, CMP_REQUEUE, *_BITSET
 
 SOCKET_FLAGS = 0x80800  # SOCK_CLOEXEC, SOCK_NONBLOCK
 SOCKET_OPTIONS = {  # level: options
@@ -246,7 +246,11 @@ FILTERED: Final = {
     "ioctl": Filter("Asks and sets what is the descriptor's own.", _one_of(1, IOCTLS)),
     "fcntl": Filter(
         "Not who reads in /usr (F_NOTIFY), no leases, and no locks that name no process (OFD).",
-        _one_of(1, FCNTLS),
+        (
+            *_one_of(1, FCNTLS),
+            # F_SETFL, but for O_DIRECT: in packets, reading a log costs us more than writing it
+            Case((Argument(1, _INT, 4), Argument(2, 0x4000, 0))),
+        ),
     ),
     "prctl": Filter("Grants nothing and stops nothing that is counted.", _one_of(0, PRCTLS)),
     "arch_prctl": Filter("Thread pointers and wide registers.", _one_of(0, ARCH_PRCTLS)),
@@ -284,7 +288,11 @@ FILTERED: Final = {
     ),
     "futex": Filter(
         "No priority inheritance: without real-time tasks it serves attacks only.",
-        _one_of(1, FUTEXES, ignoring=FUTEX_FLAGS),
+        (
+            *_one_of(1, FUTEXES, ignoring=FUTEX_FLAGS),
+            # WAKE_OP, but for shifts: for wrong ones the kernel logs the program's name
+            Case((Argument(1, _INT & ~FUTEX_FLAGS, 5), Argument(5, 0x80000000, 0))),
+        ),
     ),
 }
 

@@ -17,9 +17,11 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from sandbox import cgroups, channel
+from sandbox.collect import MAX_FILES
 from sandbox.errors import BundleRefused, SandboxError
 from sandbox.model import (
     MIB,
@@ -267,7 +269,7 @@ class Sandbox:
                 if listing is None:
                     cause = "memory" if facts["oom_kills"] else facts["cause"] or "ended early"
                     return Outputs(-1, (), True), (f"outputs could not be collected: {cause}",)
-            outputs = _checked(store, listing)
+            outputs = await asyncio.to_thread(_checked, store, listing)
             if outputs.files:
                 store = -1
             return outputs, ()
@@ -505,8 +507,9 @@ def _checked(store: int, listing: dict[str, Any]) -> Outputs:
         files = tuple(Output(*row) for row in listing["files"])
         is_right = (
             channel.sealed(store)
+            and len(files) <= MAX_FILES
             and all(_is_right(file, size) for file in files)
-            and len({file.path for file in files}) == len(files)
+            and not _overlap(sorted(file.path.split("/") for file in files))
         )
         truncated = bool(listing["truncated"])
     except (KeyError, TypeError) as error:
@@ -516,12 +519,18 @@ def _checked(store: int, listing: dict[str, Any]) -> Outputs:
     return Outputs(store if files else -1, files, truncated)
 
 
+def _overlap(places: list[list[str]]) -> bool:
+    """Whether one of these sorted paths is another one, or a folder of it."""
+    return any(later[: len(path)] == path for path, later in pairwise(places))
+
+
 def _is_right(file: Output, size: int) -> bool:
     """Whether the row of a listing can be true of a store of `size` bytes."""
     numbers = (file.offset, file.size, file.mode)
     return (
         all(type(number) is int and number >= 0 for number in numbers)
         and file.offset + file.size <= size
+        and file.mode <= 0o777
         and re.fullmatch(r"[0-9a-f]{64}", file.sha256) is not None
         and "\0" not in file.path
         and not {"", ".", ".."} & set(file.path.split("/"))
