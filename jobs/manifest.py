@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 from jobs.errors import InvalidManifest
 from sandbox.runtimes import Runtime
 
-MANIFEST_BYTES = 64 * 1024
+MANIFEST_BYTES = 256 * 1024  # so that ARGUMENT_BYTES fit, with quotes between them
 ARGUMENTS = 1000
 ARGUMENT_BYTES = 128 * 1024  # with the environment: far below what execve refuses
 PATTERNS = 100
@@ -119,7 +119,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         _relative("entrypoint", entrypoint)
         if entrypoint not in paths:
             _refuse(
-                f"entrypoint {_quote(entrypoint)} is not in the upload",
+                f"entrypoint {quoted(entrypoint)} is not in the upload",
                 _did_you_mean(entrypoint, paths),
             )
         return entrypoint
@@ -148,7 +148,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             if any(entrypoint.lower().endswith(extension) for extension in runtime.extensions):
                 return runtime
         raise InvalidManifest(
-            f"no interpreter is named, and none can be told from {_quote(entrypoint)}",
+            f"no interpreter is named, and none can be told from {quoted(entrypoint)}",
             f"Name one of: {', '.join(runtimes)}.",
         )
 
@@ -163,7 +163,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         environment = _runtime("environment", self.environment, runtimes)
         if named and named != environment:
             _refuse(
-                f"environment {_quote(self.environment)} runs {environment.name}, "
+                f"environment {quoted(self.environment)} runs {environment.name}, "
                 f"and interpreter says {named.name}"
             )
         return environment
@@ -283,7 +283,7 @@ def _warnings(table: Mapping[str, object]) -> tuple[str, ...]:
         elif name not in _NOT_YET and name not in _MUST_BE:
             close = difflib.get_close_matches(name[:40], [*_MUST_BE, *_NOT_YET], 1)
             hint = f"Did you mean {close[0]}?" if close else f"Known are: {', '.join(_MUST_BE)}."
-            _refuse(f"unknown key {_quote(name)} in the manifest", hint)
+            _refuse(f"unknown key {quoted(name)} in the manifest", hint)
     return tuple(warnings)
 
 
@@ -292,7 +292,7 @@ def _runtime(what: str, name: str, runtimes: Mapping[str, Runtime]) -> Runtime:
     for runtime in runtimes.values():
         if name == runtime.name or name in runtime.aliases:
             return runtime
-    _refuse(f"unknown {what} {_quote(name)}", f"Known here: {', '.join(runtimes)}.")
+    _refuse(f"unknown {what} {quoted(name)}", f"Known here: {', '.join(runtimes)}.")
 
 
 def _within(
@@ -312,9 +312,9 @@ def _bound_words(args: Sequence[str], env: Mapping[str, str], outputs: Sequence[
         _refuse(f"more than {PATTERNS} outputs patterns")
     for name in env:
         if not _ENV_NAME.fullmatch(name):
-            _refuse(f"env name {_quote(name)} is not a name of letters, digits and '_'")
+            _refuse(f"env name {quoted(name)} is not a name of letters, digits and '_'")
         if _ENV_REFUSED.fullmatch(name):
-            _refuse(f"env may not set {_quote(name)}")
+            _refuse(f"env may not set {quoted(name)}")
     total = sum(len(word.encode()) + 1 for word in args)
     total += sum(len(name) + len(value.encode()) + 2 for name, value in env.items())
     if total > ARGUMENT_BYTES:
@@ -334,7 +334,7 @@ def _relative(what: str, path: str) -> None:
     if len(path.encode()) > PATH_BYTES:
         _refuse(f"{what} is longer than {PATH_BYTES} bytes")
     if path.startswith("/") or ".." in path.split("/"):
-        _refuse(f"{what} {_quote(path)} must be a path inside the upload")
+        _refuse(f"{what} {quoted(path)} must be a path inside the upload")
 
 
 def _did_you_mean(path: str, paths: Sequence[str]) -> str:
@@ -343,10 +343,10 @@ def _did_you_mean(path: str, paths: Sequence[str]) -> str:
     # The comparison is quadratic in the length: short names only, and not too many.
     near = [known for known in paths[:50] if len(known) <= 40]
     close = same or difflib.get_close_matches(path[:40], near, 1)
-    return f"Did you mean {_quote(close[0])}?" if close else "The upload has no similar file."
+    return f"Did you mean {quoted(close[0])}?" if close else "The upload has no similar file."
 
 
-def _quote(text: str) -> str:
+def quoted(text: str) -> str:
     """`text` as part of a sentence: short, printable."""
     shown = text if len(text) <= 60 else text[:59] + "…"
     return "".join(char if char.isprintable() else "?" for char in f"'{shown}'")

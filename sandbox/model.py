@@ -61,7 +61,7 @@ class Inspection(NamedTuple):
     """What is in an archive, found inside a sandbox."""
 
     members: tuple[Member, ...]
-    job_json: bytes | None  # content of a top-level job.json, at most 64 KiB
+    job_json: bytes | None  # content of a top-level job.json, at most 256 KiB
 
 
 class Command(NamedTuple):

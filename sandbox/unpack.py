@@ -21,7 +21,7 @@ from sandbox.errors import BundleRefused
 from sandbox.members import Entry, slices
 from sandbox.template import WORK
 
-MAX_JOB_JSON = 64 * 1024
+MAX_JOB_JSON = 256 * 1024
 MAX_LISTING = 15 << 20  # bytes of JSON: what web takes, with something to spare
 
 

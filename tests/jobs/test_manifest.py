@@ -170,7 +170,7 @@ class Refused(unittest.TestCase):
             b'{"x": -Infinity}',
             b'{"entrypoint":"main.py","entrypoint":"b.py"}',
             b'{"x": {"y": 1, "y": 2}}',
-            b"{" + b" " * 70_000 + b"}",
+            b"{" + b" " * 300_000 + b"}",
             b'{"stdin": "a\nb"}',
         ):
             with self.subTest(raw[:40]):
