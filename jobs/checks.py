@@ -9,7 +9,7 @@ from django.core.checks import CheckMessage, Error, register
 from jobs import conf
 
 
-@register()
+@register("sandrun")
 def check_settings(app_configs: object, **kwargs: Any) -> Sequence[CheckMessage]:
     """sandrun.E001: a setting is unknown, of the wrong type or out of its range."""
     try:

@@ -13,12 +13,14 @@ from typing import Any, NoReturn
 
 import msgspec
 from django.conf import settings
+from django.core.checks.registry import registry
 from django.core.management.base import BaseCommand
 
 from jobs import conf
 from jobs.api.middleware import ANY_ADDRESS
 from jobs.api.server import Server, reactor
 from jobs.api.site import Site
+from sandbox.apps import TAG as MACHINE
 from sandbox.channel import LAUNCHER_FD
 from sandbox.errors import SandboxError
 from sandrun_site.asgi import door
@@ -56,6 +58,10 @@ class Command(BaseCommand):
             help="let pages of this web site (https://name) use the server; may be given several "
             "times",
         )
+
+    def get_check_kwargs(self, options: dict[str, Any]) -> dict[str, Any]:
+        """All but what the machine is like: `sandrun doctor` and `manage.py check` tell that."""
+        return {"tags": sorted(registry.tags_available() - {MACHINE})}
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.use(options)
