@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from jobs.errors import InvalidUpload
-from jobs.manifest import MANIFEST_BYTES
+from jobs.manifest import MANIFEST_BYTES, quoted
 from jobs.memory import MemoryFile, in_thread
 from sandbox.errors import BundleRefused
 from sandbox.model import Bundle, Inspection, Member
@@ -93,9 +93,9 @@ def _is_archive(part: Part, alone: bool) -> bool:
     gzip, zip_ = head.startswith(_GZIP), head.startswith(_ZIP)
     tar = head[_USTAR[0] :].startswith(_USTAR[1])
     if name.endswith(_ARCHIVES[:2]) and not gzip:
-        raise InvalidUpload(f"{_show(part.name)} is not a gzip-compressed tar archive")
+        raise InvalidUpload(f"{quoted(part.name)} is not a gzip-compressed tar archive")
     if name.endswith(".zip") and not zip_:
-        raise InvalidUpload(f"{_show(part.name)} is not a zip archive")
+        raise InvalidUpload(f"{quoted(part.name)} is not a zip archive")
     return name.endswith(_ARCHIVES) or (alone and "." not in name and (gzip or zip_ or tar))
 
 
@@ -150,21 +150,22 @@ def clean_path(name: str) -> str:
     try:
         raw = name.encode()
     except UnicodeEncodeError:
-        _refuse(f"the file name {_show(name)} is not UTF-8")
+        _refuse(f"the file name {quoted(name)} is not UTF-8")
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if len(raw) > PATH_BYTES or any(len(part.encode()) > NAME_BYTES for part in parts):
-        _refuse(f"the file name {_show(name)} is too long")
-    if name.startswith("/") or name.endswith(("/", "/.")) or not parts:
-        _refuse(f"the file name {_show(name)} is not the relative path of a file")
+        _refuse(f"the file name {quoted(name)} is too long")
+    drive = parts and parts[0][1:2] == ":"
+    if name.startswith("/") or name.endswith(("/", "/.")) or not parts or drive:
+        _refuse(f"the file name {quoted(name)} is not the relative path of a file")
     if ".." in parts:
-        _refuse(f"the file name {_show(name)} leads out of the work directory")
+        _refuse(f"the file name {quoted(name)} leads out of the work directory")
     if len(parts) > DEPTH:
-        _refuse(f"the file name {_show(name)} lies more than {DEPTH} folders deep")
+        _refuse(f"the file name {quoted(name)} lies more than {DEPTH} folders deep")
     if "\\" in name:
-        _refuse(f"the file name {_show(name)} holds a backslash")
+        _refuse(f"the file name {quoted(name)} holds a backslash")
     for char in name:
         if not char.isprintable():
-            _refuse(f"the file name {_show(name)} holds the unprintable U+{ord(char):04X}")
+            _refuse(f"the file name {quoted(name)} holds the unprintable U+{ord(char):04X}")
     return "/".join(parts)
 
 
@@ -177,12 +178,7 @@ def check_places(paths: Sequence[str]) -> None:
         while "/" in path:
             path = path.rpartition("/")[0]
             if path in taken:
-                _refuse(f"{_show(path)} is both a file and a folder")
-
-
-def _show(name: str) -> str:
-    short = name if len(name) <= 60 else name[:59] + "…"
-    return "".join(char if char.isprintable() else "?" for char in f"'{short}'")
+                _refuse(f"{quoted(path)} is both a file and a folder")
 
 
 def _refuse(sentence: str) -> NoReturn:

@@ -8,17 +8,28 @@ import gzip
 import os
 import tarfile
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 from sandbox.errors import BundleRefused
 from sandbox.members import CHUNK, Entry, Places, a_link, neither_file_nor_folder, shown, too_large
 
 _OVERHEAD = 32 << 20  # headers and padding that a stream may hold beside the files' bytes
+# Headers that only describe the next one: tarfile holds each of them whole, and more than once.
+_WORDS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+          tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)  # fmt: skip
+_MAX_WORDS = 1 << 20  # bytes
 _LAST_TIME = 1 << 33  # seconds: a time stamp beyond is a mistake or an attack
 
 
 class _StrictInfo(tarfile.TarInfo):
     """A damaged header in the middle is an error; tarfile alone would call it the end."""
+
+    @classmethod
+    def frombuf(cls, *arguments: Any) -> "_StrictInfo":
+        info = super().frombuf(*arguments)
+        if info.type in _WORDS and info.size > _MAX_WORDS:
+            raise BundleRefused(f"The archive has a header of more than {_MAX_WORDS >> 20} MB.")
+        return info
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_StrictInfo":

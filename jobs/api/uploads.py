@@ -17,7 +17,7 @@ from django.http import QueryDict
 
 from jobs.bundle import Part
 from jobs.errors import InvalidManifest, InvalidUpload, TooLarge, UnsupportedUpload
-from jobs.manifest import MANIFEST_BYTES, NO_ENVIRONMENT
+from jobs.manifest import MANIFEST_BYTES, NO_ENVIRONMENT, quoted
 from jobs.memory import CHUNK, MemoryFile
 from sandbox.runtimes import Runtime
 
@@ -148,7 +148,7 @@ def read_run(body: MemoryFile, query: QueryDict, runtimes: Mapping[str, Runtime]
         if name in ("args", "outputs"):
             table[name] = values
         elif len(values) > 1:
-            raise InvalidManifest(f"'{name[:40]}' is given twice")
+            raise InvalidManifest(f"{quoted(name)} is given twice")
         elif name != "wait":
             table[name] = _number(values[0]) if name in _NUMBERS else values[0]
     if table.get("environment") in NO_ENVIRONMENT and "interpreter" not in table:
@@ -214,7 +214,9 @@ def _parts(body: MemoryFile, boundary: bytes) -> list[tuple[str, str | None, int
             _refuse(f"more than {PARTS} parts; send a tar.gz")
         head = body.read(at, HEAD_BYTES)
         head_size = head.find(b"\r\n\r\n")
-        if head_size < 0:
+        # In the head a boundary that holds a colon would pass for one more line; right behind it,
+        # where other readers see the end of a part without content, for the content's beginning.
+        if head_size < 0 or delimiter in head[: head_size + 2 + len(delimiter)]:
             _refuse("a part of the upload has no end of its head, or more than 8 KiB of it")
         start = at + head_size + 4
         stop = _find(body, delimiter, start, end)
@@ -247,9 +249,12 @@ def _describe(head: bytes) -> tuple[str, str | None]:
     headers = {}
     for line in lines:
         name, colon, value = line.partition(":")
-        if not colon:  # as where a boundary comes before the head has ended
+        if not colon:
             _refuse("a header of a part has no colon")
-        headers[name.strip().lower()] = value.strip()
+        name = name.strip().lower()
+        if name in headers:  # readers differ in which of the two they take
+            _refuse("a header of a part is there twice")
+        headers[name] = value.strip()
     encoding = headers.get("content-transfer-encoding", "binary").lower()
     if encoding not in _PLAIN_ENCODINGS:
         _refuse("a part is encoded (Content-Transfer-Encoding); send the bytes as they are")

@@ -185,6 +185,7 @@ class Receiving(unittest.IsolatedAsyncioTestCase):
     async def test_the_sentence_says_what_is_wrong_with_a_name(self) -> None:
         for name, words in (
             ("/a", "'/a' is not the relative path of a file"),
+            ("c:a", "'c:a' is not the relative path of a file"),  # as in an archive
             ("a/../b", "'a/../b' leads out of the work directory"),
             ("\u202egnp.py", "'?gnp.py' holds the unprintable U+202E"),
             ("a\tb", "'a?b' holds the unprintable U+0009"),

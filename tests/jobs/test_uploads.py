@@ -66,7 +66,7 @@ class Read(unittest.TestCase):
                 self.assertEqual(form.files[0].size, len(content))
 
     def test_what_looks_like_a_boundary_inside_a_line_is_content(self) -> None:
-        content = b"--xYx\n--xYx-- \r--xYx"
+        content = b"x--xYx\n--xYx-- \r--xYx"
         form = read(part('name="files"; filename="a"', content) + END)
         self.assertEqual(form.files[0].peek(100), content)
 
@@ -126,6 +126,18 @@ class Refused(unittest.TestCase):
         ):
             with self.subTest(body[:60]):
                 self.refuse(body)
+
+    def test_a_boundary_inside_a_head_is_no_header(self) -> None:
+        head = "Content-Disposition: form-data; name=files; filename="
+        body = f"--a:b\r\n{head}x\r\n--a:b\r\n{head}y\r\n\r\n1\r\n--a:b--\r\n".encode()
+        self.refuse(body, 'multipart/form-data; boundary="a:b"')
+
+    def test_a_boundary_right_behind_a_head_is_no_content(self) -> None:
+        self.refuse(part("name=files; filename=a", b"--xYx")[:-2] + b"\r\n" + END)
+
+    def test_a_header_that_is_there_twice_is_refused(self) -> None:
+        other = "content-disposition : form-data; name=files; filename=b"
+        self.refuse(part("name=files; filename=a", b"", other) + END)
 
     def test_parts_in_the_wrong_place(self) -> None:
         self.refuse(part('name="files"', b"text without a file name") + END)

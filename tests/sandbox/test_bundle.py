@@ -461,6 +461,13 @@ def test_a_bomb_is_refused(box: Box, bomb: str) -> None:
     assert refused(box, BOMBS[bomb]())
 
 
+@pytest.mark.parametrize("kind", [b"x", b"g", b"X", b"L", b"K"])
+def test_a_header_that_only_describes_is_never_long(box: Box, kind: bytes) -> None:
+    # Half of the memory of an inspection: it would be held, joined and decoded.
+    bomb = gz(header_of("x", 20 * MIB, kind) + bytes(30 * MIB))
+    assert refused(box, bomb) == "The archive has a header of more than 1 MB."
+
+
 def test_an_archive_within_an_archive_stays_packed(box: Box) -> None:
     inner = gz(header_of("zeros", 1 << 28)) + zeros(0.25)
     for _ in range(10):
@@ -1343,6 +1350,12 @@ def test_a_damaged_zip_is_refused(box: Box, case: str) -> None:
         with pytest.raises(BundleRefused):
             run(box, archive, "true")
     assert refused(box, archive)
+
+
+def test_two_zips_in_one_file_are_refused(box: Box) -> None:
+    # Of the same shape: what the last record says fits the first, and means the second.
+    archive = zip_of(Zipped("a", b"1")) + zip_of(Zipped("a", b"2"))
+    assert refused_by_both(box, archive) == "The zip archive is damaged."
 
 
 def test_a_member_of_a_zip_that_is_damaged_is_named(box: Box) -> None:
