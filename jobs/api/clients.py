@@ -107,7 +107,9 @@ def rated(setting: str) -> Callable[[View], View]:
                     increment=True,
                 )
                 if usage and usage["should_limit"]:
-                    raise TooMany(f"Too many requests: {rate} are allowed", usage["time_left"])
+                    # The window's last second still belongs to it.
+                    wait = usage["time_left"] + 1
+                    raise TooMany(f"Too many requests: {rate} are allowed", wait)
             return await view(request, *args, **kwargs)
 
         return count_first

@@ -44,6 +44,7 @@ Application = Callable[..., Awaitable[None]]
 IDLE_SECONDS = 20  # a connection that asks nothing
 REQUESTS_A_TURN = 4  # begun before others are heard again
 BUSY_RETRY_SECONDS = 5
+SMALL_BODY = 1024 * 1024  # bytes that are read before anybody asks whether their client has quota
 LINGER_SECONDS = 5  # for a refused client to stop sending and read why
 CONNECTIONS = 2000
 DRAIN_SECONDS = 1.0  # for answers that are on their way when we stop
@@ -96,13 +97,18 @@ class Channel(TwistedChannel):
         super().connectionLost(reason)
         self.factory.lost(self)
 
-    def refuse(self, status: int, sentence: str, reason: str) -> None:
-        """Answer now, take no more, and let the client read why before we hang up."""
+    def refuse(
+        self, status: int, sentence: str, reason: str, retry_after: int = BUSY_RETRY_SECONDS
+    ) -> None:
+        """Answer now, take no more, and let the client read why before we hang up. `retry_after`
+        is told with 429 and 503.
+        """
         if not self.refused:
             self.refused = True
             for request in self.requests:
                 request.drop_body()
-            self.transport.write(_bare_response(status, sentence, reason, self._cors()))
+            response = _bare_response(status, sentence, reason, self._cors(), retry_after)
+            self.transport.write(response)
             self.transport.loseWriteConnection()  # a close while bytes come would lose the answer
             self._arm(LINGER_SECONDS, self.transport.abortConnection)
 
@@ -220,8 +226,19 @@ class Request(WebRequest):
             client = self._client()
             if length and length > self.server.engine.room(client):
                 self._refuse_for_now(length)
+            elif length is None or length > SMALL_BODY:
+                self._take_large(client)
             else:
                 self.body = Body(self.server.engine, client)
+
+    def _take_large(self, client: str) -> None:
+        """A body, unless its client would hear after it that it has had its share."""
+        refusal = self.server.engine.quota.standing(client).refusal
+        if refusal is None:
+            self.body = Body(self.server.engine, client)
+        else:
+            self.requestHeaders.removeHeader(b"Expect")
+            self.channel.refuse(429, refusal.sentence, refusal.reason, refusal.retry_after)
 
     def _client(self) -> str:
         """As the doors see it."""
@@ -230,6 +247,9 @@ class Request(WebRequest):
         return client_name(address_of(self.channel.peer, forwarded.decode("latin-1"), proxies))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if command != command.upper():  # Django would take "post" for POST; we would not
+            self.channel.refuse(405, "Methods are written in capital letters", "method_not_allowed")
+            return
         headers = self.requestHeaders
         if found := _ABSOLUTE.fullmatch(path):  # RFC 9112, 3.2.2: it says more than Host
             path = found[2] if found[2].startswith(b"/") else b"/" + found[2]
@@ -301,6 +321,9 @@ class Request(WebRequest):
             self.body = None
 
     def basic_error(self, status: int, status_text: bytes, body: str) -> None:
+        if self.gate is not None:  # an answer has begun: its end must not look like one
+            self.channel.transport.abortConnection()
+            return
         sentence = status_text.decode("ascii")
         content = _body(status, sentence, "internal" if status >= 500 else "invalid_request")
         headers = _headers() | {"Content-Length": str(len(content))}
@@ -467,12 +490,14 @@ def _report_failures(event: Any) -> None:
         report(failure.value)
 
 
-def _bare_response(status: int, sentence: str, reason: str, more: dict[str, str]) -> bytes:
+def _bare_response(
+    status: int, sentence: str, reason: str, more: dict[str, str], retry_after: int
+) -> bytes:
     """A whole response, for where no request exists that could carry it."""
-    body = _body(status, sentence, reason)
+    body = _body(status, sentence, reason, retry_after)
     headers = _headers() | more | {"Content-Length": str(len(body)), "Connection": "close"}
     if status in (429, 503):
-        headers["Retry-After"] = str(BUSY_RETRY_SECONDS)
+        headers["Retry-After"] = str(retry_after)
     lines = [
         f"HTTP/1.1 {status} {_phrase(status).decode()}",
         *(f"{name}: {value}" for name, value in headers.items()),
@@ -488,6 +513,6 @@ def _headers() -> dict[str, str]:
     return {"Content-Type": PROBLEM, **HEADERS}
 
 
-def _body(status: int, sentence: str, reason: str) -> bytes:
-    more = {"retry_after": BUSY_RETRY_SECONDS} if status in (429, 503) else {}
+def _body(status: int, sentence: str, reason: str, retry_after: int = BUSY_RETRY_SECONDS) -> bytes:
+    more = {"retry_after": retry_after} if status in (429, 503) else {}
     return encode({**problem(status, sentence, reason), **more})

@@ -4,7 +4,6 @@ from outside while a job runs. Nothing here is faked: root, the real kernel, rea
 
 import asyncio
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -211,17 +210,21 @@ def _pid_of_a_job(folder: Path) -> int:
         uids = _field(folder / "status", "Uid:").split()
         if not any(FIRST_UID <= int(uid) < FIRST_UID + UIDS for uid in uids):
             return 0
-        keeper = re.search(r"/sandrun-(\d+)-", (folder / "cgroup").read_text())
-        foreign = keeper and not _is_below_us(int(keeper[1])) and Path("/proc", keeper[1]).exists()
-        return 0 if foreign else int(folder.name)
+        return 0 if _is_foreign(int(folder.name)) else int(folder.name)
     except (FileNotFoundError, ProcessLookupError):
         return 0
 
 
-def _is_below_us(pid: int) -> bool:
+def _is_foreign(pid: int) -> bool:
+    """Whether a living keeper or launcher that is not below us has it among its own."""
+    keeps = False
     while pid > 1 and pid != os.getpid():
-        pid = int(_field(Path(f"/proc/{pid}/status"), "PPid:"))
-    return pid == os.getpid()
+        status = Path(f"/proc/{pid}/status")
+        if _field(status, "Uid:").split()[0] == "0":  # pid 1 of a job has its launcher's words too
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            keeps = keeps or not {b"sandbox.keeper", b"sandbox.launcher"}.isdisjoint(words)
+        pid = int(_field(status, "PPid:"))
+    return keeps and pid != os.getpid()
 
 
 def _field(file: Path, name: str) -> str:
