@@ -7,8 +7,10 @@ off the names. It runs in a thread; the event loop never sees the bytes.
 
 import base64
 import difflib
+import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote_to_bytes
 
@@ -99,8 +101,9 @@ def _read_json(body: MemoryFile) -> Form:
             f"JSON is taken up to {_JSON_BYTES // (1024 * 1024)}MB",
             "Send larger files as multipart/form-data.",
         )
+    raw = body.read(0, body.size)
     try:
-        asked = msgspec.json.decode(body.read(0, body.size), type=_Json)
+        asked = msgspec.json.decode(raw, type=_Json)
     except msgspec.ValidationError:
         _refuse(
             'the body must be like {"files": {"main.py": "print(1)", "data": {"base64": "AAH/"}}, '
@@ -108,12 +111,20 @@ def _read_json(body: MemoryFile) -> Form:
         )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         _refuse("the body is not valid JSON")
+    with suppress(ValueError, RecursionError):  # of the manifest, which is read in its turn
+        json.loads(raw, object_pairs_hook=_once)
     files = []
     for path, content in asked.files.items():
         start = body.size
         files.append(Part(path, body, start, body.write(_content(content))))  # behind the JSON
     manifest = bytes(asked.manifest)
     return Form(files, None if manifest in (b"", b"null") else manifest)
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    """Of two equal keys one reader takes the first and another the last: neither is meant."""
+    if len(dict(pairs)) != len(pairs):
+        _refuse("the body names the same key twice")
 
 
 class _Base64(msgspec.Struct, forbid_unknown_fields=True):

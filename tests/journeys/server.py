@@ -255,11 +255,12 @@ def parse(raw: bytes) -> Answer:
 
 def _dechunked(raw: bytes) -> bytes:
     body = bytearray()
-    while raw:
-        size, _, raw = raw.partition(b"\r\n")
-        length = int(size, 16)
-        body += raw[:length]
-        raw = raw[length + 2 :] if length else b""
+    start = 0
+    while start < len(raw):
+        end = raw.index(b"\r\n", start)
+        length = int(raw[start:end], 16)
+        body += memoryview(raw)[end + 2 : end + 2 + length]
+        start = end + 2 + length + 2
     return bytes(body)
 
 

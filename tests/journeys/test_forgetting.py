@@ -1,6 +1,7 @@
-"""What a client sent, and what its job made, is in no file of the machine: not while the job lives,
-not after it was deleted, forgotten or killed with everything else. Every piece of it carries a
-random canary, and the canaries are looked for in every file system of the host.
+"""Whatever a client sent, and whatever its job made, is in no file of the machine after the server
+was killed at any instant. Every piece of it carries a random canary, and the canaries are looked
+for in every file system of the host. (While a job lives, and after it was deleted or forgotten:
+tests/attacks/test_dp.py, with the same canaries.)
 
 The canaries are nowhere but in the memory of this process: nothing here may print one.
 """
@@ -24,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from tests.journeys.server import REPOSITORY, Server, eventually, form, memory_of, targz
+from tests.journeys.server import REPOSITORY, Server, eventually, form, targz
 from tests.sandbox.box import job_processes
 
 KILLS = 20
@@ -274,6 +275,10 @@ def command_lines() -> Iterator[tuple[int, bytes]]:
             yield int(folder.name), (folder / "cmdline").read_bytes()
 
 
+def running(canaries: Canaries) -> list[int]:
+    return [pid for pid, line in command_lines() if canaries.are_in(line)]
+
+
 def kernel_log() -> bytes:
     return subprocess.run(["dmesg"], capture_output=True, check=True).stdout
 
@@ -284,115 +289,6 @@ def host() -> Host:
     host = Host()
     host.where()
     return host
-
-
-# --- delete, and what is there before it ----------------------------------------------------
-
-
-def test_nothing_is_in_a_file_while_a_job_lives_or_after_it_was_deleted(host: Host) -> None:
-    canaries = Canaries()
-    server = Server("--no-quotas")
-    try:
-        web = server.pids()["web"]
-        answers = [canaries.submit(server, "sleep 50", archive) for archive in (False, True)]
-        for answer in answers:
-            canaries.wait_until_up(server, answer["job_id"])
-        assert host.where(canaries, everything=True) == []
-        assert in_reach_of(server, canaries) == []
-        for answer in answers:
-            delete(server, canaries, answer)
-        assert eventually(lambda: not _running(canaries), 2)
-        assert eventually(lambda: not memory_of(web).memfd_count, 2)
-
-        # One that is over, and whose outputs somebody has.
-        answer = canaries.submit(server, "exit 0", wait=20)
-        job, made = answer["job_id"], canaries.of["made"]
-        assert [output["name"] for output in answer["outputs"]] == [made]
-        path = f"/download/{job}/{made}"
-        assert canaries.ask(server, "GET", path)[1].decode() == canaries.of["written"] * 1000
-        for form_of_all in ("zip", "tar.gz"):
-            path = f"/download/{job}?format={form_of_all}"
-            assert canaries.ask(server, "GET", path)[0] == 200
-        assert host.where(canaries) == []
-        assert in_reach_of(server, canaries) == []
-        delete(server, canaries, answer)
-        assert memory_of(web).memfd_count == 0
-        assert in_reach_of(server, canaries) == []
-    finally:
-        assert server.end() == 0, server.banner
-    assert host.where(canaries) == []
-    assert not canaries.are_in(kernel_log())
-    assert not canaries.are_in(server.banner.encode())
-
-
-def delete(server: Server, canaries: Canaries, answer: dict[str, Any]) -> None:
-    bearer = {"Authorization": f"Bearer {answer['owner_token']}"}
-    assert canaries.ask(server, "DELETE", f"/jobs/{answer['job_id']}", **bearer)[0] == 200
-    assert_forgotten(server, canaries, answer["job_id"])
-
-
-def _running(canaries: Canaries) -> list[int]:
-    return [pid for pid, line in command_lines() if canaries.are_in(line)]
-
-
-def assert_forgotten(server: Server, canaries: Canaries, job: str) -> None:
-    for path in ("status", "logs", "outputs", "download"):
-        assert canaries.ask(server, "GET", f"/{path}/{job}")[0] == 404, path
-    assert canaries.ask(server, "GET", f"/download/{job}/{canaries.of['made']}")[0] == 404
-
-
-# --- time to live ---------------------------------------------------------------------------
-
-
-def test_nothing_is_in_a_file_after_jobs_of_every_end_were_forgotten(host: Host) -> None:
-    canaries = Canaries()
-    server = Server("--no-quotas", env={"SANDRUN_TTL_SECONDS": 1, "SANDRUN_SWEEP_SECONDS": 0.1})
-    try:
-        jobs = [
-            canaries.submit(server, "exit 0", wait=20),
-            canaries.submit(server, "exit 3", archive=True, wait=20),
-            canaries.submit(server, "kill -ABRT $$", wait=20),
-            canaries.submit(server, "sleep 50", timeout=1, wait=20),
-            canaries.submit(server, "while :; do :; done", cpu_seconds=0.5, wait=20),
-        ]
-        reasons = [job["reason"] for job in jobs]
-        assert reasons == [None, "exit", "signal", "timeout", "cpu"]
-        cancelled = canaries.submit(server, "sleep 50")
-        bearer = {"Authorization": f"Bearer {cancelled['owner_token']}"}
-        canaries.ask(server, "POST", f"/jobs/{cancelled['job_id']}/cancel", **bearer)
-        for _ in bad_requests(server, canaries):
-            pass
-        for job in [*(job["job_id"] for job in jobs), cancelled["job_id"]]:
-            status = f"/status/{job}"
-            assert eventually(lambda s=status: canaries.ask(server, "GET", s)[0] == 404, 4)
-            assert_forgotten(server, canaries, job)
-        assert memory_of(server.pids()["web"]).memfd_count == 0
-        assert in_reach_of(server, canaries) == []
-        assert host.where(canaries, everything=True) == []
-    finally:
-        assert server.end() == 0, server.banner
-    assert not canaries.are_in(kernel_log())
-    assert not canaries.are_in(server.banner.encode()), "nothing was logged"
-
-
-def bad_requests(server: Server, canaries: Canaries) -> Iterator[int]:
-    """Everything that might be worth a line in a log; the status of each."""
-    word = canaries.of["source"]
-    kind, body = form(canaries.files("exit 0"), canaries.manifest(entrypoint=word))
-    yield canaries.ask(server, "POST", "/submit", body, **{"Content-Type": kind})[0]
-    kind, body = form({f"../{word}": b""}, {})
-    yield canaries.ask(server, "POST", "/submit", body, **{"Content-Type": kind})[0]
-    kind, body = form({"job.tar.gz": word.encode()}, f"{{{word}")
-    yield canaries.ask(server, "POST", "/submit", body, **{"Content-Type": kind})[0]
-    yield canaries.ask(server, "POST", "/submit", word.encode(), **{"Content-Type": word})[0]
-    yield canaries.ask(server, "POST", f"/run?interpreter={word}", word.encode())[0]
-    yield canaries.ask(server, "GET", f"/{word}?{word}={word}")[0]
-    yield canaries.ask(server, "GET", f"/status/{word}?wait={word}")[0]
-    yield canaries.ask(server, word.upper(), f"/{word}")[0]
-    for name in ("Host", "Origin", "Referer", "Authorization", "Cookie", "X-Forwarded-For",
-                 "Content-Length", "Transfer-Encoding", "Upgrade", "Expect", word):  # fmt: skip
-        with contextlib.suppress(http.client.HTTPException, ConnectionError):
-            yield canaries.ask(server, "GET", "/", **{name: word})[0]
 
 
 # --- kill -9 --------------------------------------------------------------------------------
@@ -462,7 +358,7 @@ def _kill(
 
         assert soon(lambda: _alive(pids.values())), case
         assert soon(job_processes), case
-        assert soon(lambda: _running(canaries)), case
+        assert soon(lambda: running(canaries)), case
         # Only root can remove a cgroup, so a dead keeper leaves them, empty, to the next start.
         left = _processes_in_cgroups_of if victim == "keeper" else _cgroups_of
         assert soon(lambda: left(pids["keeper"])), case

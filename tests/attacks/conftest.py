@@ -1,0 +1,127 @@
+"""One server for all attacks, and after every attack: the seven invariants (invariants.py)."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from tests.attacks import sweep
+from tests.attacks.arena import SESSION, Attacker
+from tests.attacks.invariants import ALONE, Invariants, KernelLog, Neighbour
+from tests.journeys.server import Server
+
+# Nobody is refused for having had much: what is tried here is the sandbox. The quotas are there and
+# count all the same; test_rl.py has servers of its own with those of every day.
+GENEROUS = {
+    "SANDRUN_CONCURRENT_JOBS": 10_000,
+    "SANDRUN_JOBS_PER_HOUR": 1_000_000,
+    "SANDRUN_CPU_SECONDS_PER_MINUTE": 1_000_000,
+    "SANDRUN_SUBMIT_RATE": "1000000/m",
+    "SANDRUN_READ_RATE": "1000000/m",
+}
+# What must not reach a job (LS-09) nor change the server (WB-14).
+BAIT = {
+    "SERVER_CANARY": f"{SESSION}-server", "DJANGO_CANARY": f"{SESSION}-django",
+    "SSH_CANARY": f"{SESSION}-ssh", "DEBUG": "1", "DJANGO_DEBUG": "True", "SANDRUN_DEBUG": "1",
+}  # fmt: skip
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-sweep", action="store_true", help="do not look for canaries on the disks at the end"
+    )
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Has had its first jobs of every kind, so that what it makes once is made. From then on it
+    prints nothing, whatever it is sent; and at its end no canary is anywhere on a disk or in a log.
+    """
+    # Without the default, who calls pytest from above this folder has no such option.
+    unswept = request.config.getoption("--no-sweep", default=False)
+    with nullcontext([]) if unswept else sweep.traces(SESSION) as found:
+        server = Server(prefix=ALONE, env={**GENEROUS, **BAIT})
+        said = server.banner
+        try:
+            _warm_up(server)
+            yield server
+        finally:
+            assert server.end() == 0, server.banner
+        assert server.banner == said
+    assert not found, f"HI5: a canary is left: {found}"
+
+
+def _warm_up(server: Server) -> None:
+    attacker = Attacker(server)
+    big = os.urandom(8 << 20)
+    for _ in range(3):
+        attacker.sh("cat big > out; head -c 3000000 big >&2", files={"big": big})
+        attacker.finish(attacker.start_archive({"main.py": b"print(1)", "big": big}))
+    for _ in range(2):
+        full = attacker.sh("yes | head -c 10485760; yes | head -c 10485760 >&2")
+        attacker.ask("GET", f"/logs/{full.id}")
+        attacker.delete(full.id)
+    jobs = [attacker.start({"main.py": b"import time; time.sleep(0.2)"}) for _ in range(12)]
+    for job in jobs:
+        attacker.finish(job)
+    attacker.leave()
+
+
+@pytest.fixture(scope="session")
+def neighbour(server: Server) -> Iterator[Neighbour]:
+    neighbour = Neighbour(server.port)
+    try:
+        yield neighbour
+    finally:
+        neighbour.close()
+
+
+@pytest.fixture(scope="session")
+def kernel_log() -> Iterator[KernelLog]:
+    log = KernelLog()
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+@pytest.fixture
+def attacker(server: Server, request: pytest.FixtureRequest) -> Attacker:
+    """Who attacks in this test; invariants() sees it out."""
+    found = re.match(r"[A-Z]{2}-\d{2}", (request.function.__doc__ or "").strip())
+    return Attacker(server, found[0] if found else "XX")
+
+
+@pytest.fixture(autouse=True)
+def invariants(
+    attacker: Attacker, neighbour: Neighbour, kernel_log: KernelLog
+) -> Iterator[Invariants]:
+    """HI1 to HI7, after every attack, whether it was held or not."""
+    before = Invariants(attacker.server, kernel_log)
+    neighbour.begin()
+    try:
+        yield before
+    finally:
+        try:
+            attacker.leave()
+        finally:
+            seen = neighbour.end()
+    faults = list(before.faults(attacker.canary, seen))
+    assert not faults, "\n".join(faults)
+
+
+@pytest.fixture
+def marker() -> Iterator[Path]:
+    """A file of the machine, in its root if that can be, that nothing inside may ever reach."""
+    folder = Path("/run" if os.statvfs("/").f_flag & os.ST_RDONLY else "/")
+    path = folder / f"HOST_{SESSION}-{os.getpid()}"
+    path.write_text(f"{SESSION}-marker")
+    path.chmod(0o644)
+    try:
+        yield path
+        assert path.read_text() == f"{SESSION}-marker"
+    finally:
+        path.unlink()
