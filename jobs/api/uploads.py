@@ -10,7 +10,6 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote_to_bytes
 
@@ -104,6 +103,7 @@ def _read_json(body: MemoryFile) -> Form:
     raw = body.read(0, body.size)
     try:
         asked = msgspec.json.decode(raw, type=_Json)
+        contents = msgspec.json.decode(asked.files, type=dict[str, str | _Base64])
     except msgspec.ValidationError:
         _refuse(
             'the body must be like {"files": {"main.py": "print(1)", "data": {"base64": "AAH/"}}, '
@@ -111,10 +111,9 @@ def _read_json(body: MemoryFile) -> Form:
         )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         _refuse("the body is not valid JSON")
-    with suppress(ValueError, RecursionError):  # of the manifest, which is read in its turn
-        json.loads(raw, object_pairs_hook=_once)
+    json.loads(bytes(asked.files), object_pairs_hook=_once)
     files = []
-    for path, content in asked.files.items():
+    for path, content in contents.items():
         start = body.size
         files.append(Part(path, body, start, body.write(_content(content))))  # behind the JSON
     manifest = bytes(asked.manifest)
@@ -134,7 +133,7 @@ class _Base64(msgspec.Struct, forbid_unknown_fields=True):
 class _Json(msgspec.Struct, forbid_unknown_fields=True):
     """The shape is checked as it is read: what has another one is refused at its first byte."""
 
-    files: dict[str, str | _Base64]
+    files: msgspec.Raw  # {path: text or {"base64": text}}
     manifest: msgspec.Raw = msgspec.Raw(b"")
 
 

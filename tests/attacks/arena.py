@@ -190,11 +190,13 @@ class Attacker:
 
     def finish(self, job: str) -> Seen:
         """Wait for its end. It is one end: asked again, it is the same."""
-        while True:
+        for _ in range(6):  # of a minute
             answer = self.ask("GET", f"/status/{job}?wait=60")
             assert answer.status == 200, answer
             if answer.json["status"] in ("completed", "failed"):
                 break
+        else:
+            raise AssertionError(f"no limit ends {job}")
         streams = [self.ask("GET", f"/logs/{job}?stream={name}").body for name in _STREAMS]
         again = self.ask("GET", f"/status/{job}").json
         for name in ("status", "reason", "execution_metadata", "signal"):

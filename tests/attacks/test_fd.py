@@ -312,6 +312,7 @@ LISTINGS: dict[str, Any] = {
     "a hash that is a number": [["x", 0, 5, 1, 0o644]],
     "a mode that is set-uid": [["x", 0, 5, "a" * 64, 0o4755]],
     "a mode that is a word": [["x", 0, 5, "a" * 64, "0644"]],
+    "a store that is not sealed": [GOOD_ROW],
 }  # fmt: skip
 
 TEXTS = {
@@ -329,9 +330,10 @@ TEXTS = __TEXTS__
 def lie(control, start):
     orders, (store,) = inside._orders(control, 1)
     os.write(store, b"0123456789")
-    channel.seal(store)
     channel.send(control, {"started": True})
     name = orders["patterns"][0]
+    if name != "a store that is not sealed":
+        channel.seal(store)
     if name == "nothing but brackets":
         text = "[" * (15 << 20)
     elif name == "ten thousand rows":
@@ -639,6 +641,16 @@ int main(int argc, char **argv) {
 }
 """
 THREE = "0 /memfd no-socket no-folder\n1 pipe no-socket no-folder\n2 pipe no-socket no-folder\n"
+
+
+# All that the launcher holds closes when the program is executed: a program cannot show it.
+def test_pid_1_holds_nothing_of_the_launchers(attacker: Attacker) -> None:
+    """FD-11, FD-12. While the program runs, as the machine shows it: the program's three, and its
+    own end to web."""
+    with attacker.held() as job:
+        held = {number: link.split(":")[0] for number, link in job.init.descriptors.items()}
+    assert sorted(held.values()) == ["/memfd", "pipe", "pipe", "socket"], held
+    assert [held[number] for number in range(3)] == ["/memfd", "pipe", "pipe"], held
 
 
 def test_a_program_finds_three_descriptors_and_no_more(attacker: Attacker) -> None:

@@ -532,9 +532,11 @@ def stepped(attacker: Attacker) -> dict[str, Any]:
     could be told from it."""
     for seconds in (6, 12, 24, 48):
         began = time.monotonic()
-        jobs = {
-            "late": attacker.start({"run.sh": b"echo up; sleep 600"}, timeout=seconds),
-            "early": attacker.start({"run.sh": f"echo up; sleep {seconds // 2}".encode()}),
+        scripts = {"late": "echo up; sleep 600", "early": f"echo up; sleep {seconds // 2}"}
+        limits = {"late": {"timeout": seconds}, "early": {}}
+        jobs = {  # with little memory, or one would wait for the other
+            name: attacker.start({"run.sh": text.encode()}, memory_mb=64, **limits[name])
+            for name, text in scripts.items()
         }
         while not all(
             attacker.log(job) == b"up\n" or attacker.is_over(job) for job in jobs.values()

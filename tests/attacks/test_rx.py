@@ -577,6 +577,20 @@ def _spinning(attacker: Attacker, kinds: dict[str, range]) -> list[object]:
     return faults
 
 
+# Two jobs at once would not get more of two processors than one each, were there no limit at all.
+def test_each_job_has_a_quota_of_one_cpu(attacker: Attacker) -> None:
+    """RX-17. As its cgroup has it, whatever others leave it of the machine."""
+    quotas = set()
+    with attacker.held():
+        for folder in map(Path, cgroups_of(attacker.server.pids()["keeper"])):
+            with suppress(FileNotFoundError):  # version 2 has the first
+                quotas.add((folder / "cpu.max").read_text())
+            with suppress(FileNotFoundError):
+                quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+                quotas.add(f"{quota} {(folder / 'cpu.cfs_period_us').read_text()}")
+    assert quotas == {"100000 100000\n"}
+
+
 def test_64_spinning_threads_or_processes_get_one_cpu(attacker: Attacker) -> None:
     """RX-17. The fixture's neighbour and /health tell whether they are felt."""
     spinners = range(TASKS - 1, TASKS)  # of 64

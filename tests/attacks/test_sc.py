@@ -722,3 +722,30 @@ def test_descriptors_that_hold_each_other_go_with_the_job(attacker: Attacker) ->
 
 def _open_files() -> int:
     return int(Path("/proc/sys/fs/file-nr").read_text().split()[0])
+
+
+def test_advice_and_futexes_that_serve_attacks_only_are_not_there(attacker: Attacker) -> None:
+    """SC-26. Advice that merges equal pages of two jobs, writes pages back, or takes them
+    out of use; futexes with priority inheritance; all with upper bits, too. Those that programs
+    need are done."""
+    code = """
+madvise, futex = json.loads(sys.argv[1])
+page = mmap.mmap(-1, mmap.PAGESIZE)
+at = ctypes.addressof(ctypes.c_char.from_buffer(page))
+word = ctypes.create_string_buffer(4)
+high = (0, 1 << 32, -1 << 32)
+say([
+    [call(madvise, at, mmap.PAGESIZE, advice) for advice in (4, 10, 16)],
+    {advice: sorted({call(madvise, at, mmap.PAGESIZE, advice | bits) for bits in high})
+     for advice in (12, 21, 100, 101)},
+    [call(futex, word, op, 1, 0, 0, 0) for op in (1, 129)],
+    {op: sorted({call(futex, word, op | bits, 1, 0, word, 0) for bits in (128, *high)})
+     for op in (6, 7, 8, 11, 12, 13)},
+])
+"""
+    said = attacker.python(code, json.dumps([number("madvise"), number("futex")])).said
+    advice, futexes = (
+        {str(name): ["ENOSYS"] for name in names}
+        for names in ((12, 21, 100, 101), (6, 7, 8, 11, 12, 13))
+    )
+    assert said == [["ok"] * 3, advice, ["ok"] * 2, futexes]
