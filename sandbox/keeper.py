@@ -201,7 +201,7 @@ def _become_web(command: list[str], fd: int) -> NoReturn:
         "HOME": "/tmp",
         "TMPDIR": "/tmp",
         "PYTHONDONTWRITEBYTECODE": "1",
-        # What a client sent is not kept when it is free: glibc would learn to hold on to large pieces.
+        # What clients sent goes when it is free: glibc would learn to hold on to large pieces.
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_MMAP_THRESHOLD_": "262144",
         **passed,

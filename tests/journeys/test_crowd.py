@@ -404,7 +404,8 @@ def _peak(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
-def test_600_uploads_of_90_mb_stay_within_the_budget_and_hurt_no_earlier_job() -> None:
+def flood_with_600_uploads_of_90_mb() -> None:
+    """For RX-27 of the attacks: the budget holds, and no earlier job is hurt."""
     budget = 400 * MIB
     margin = 96 * MIB  # buffers of 600 connections, and what the interpreter takes for them
     most = 2 * budget
@@ -442,6 +443,7 @@ def test_600_uploads_of_90_mb_stay_within_the_budget_and_hurt_no_earlier_job() -
     try:
         with serving(held_bytes=budget) as server:
             web = server.pids()["web"]
+            server.get("/health")  # until then it may still be opening what it opens once
             before = memory_of(web)
             with watching(web) as watch:
                 statuses = asyncio.run(crowd(server, watch))

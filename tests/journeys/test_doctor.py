@@ -14,6 +14,7 @@ import pytest
 
 from sandbox import doctor
 from tests.journeys.server import REPOSITORY, Server
+from tests.nobody import as_nobody
 
 DOCTOR = str(REPOSITORY / ".venv/bin/sandrun")
 CHECK = [sys.executable, "-I", str(REPOSITORY / "manage.py"), "check"]
@@ -93,13 +94,12 @@ def test_a_machine_without_cgroups_has_no_sandbox_and_is_told_the_step(tmp_path:
 
 
 def test_without_root_it_tells_the_rest_and_does_not_pass_strictly() -> None:
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    told = ask(prefix=nobody)
+    told = ask(prefix=as_nobody())
     assert "needs root" in told.findings["sandbox"].found
     assert told.findings["filter"].verdict == doctor.GOOD
     assert told.findings["cgroups"].verdict == doctor.GOOD
     assert told.code == (doctor.BAD in told.verdicts)
-    assert ask("--strict", prefix=nobody).code == 1
+    assert ask("--strict", prefix=as_nobody()).code == 1
 
 
 def test_it_runs_from_any_folder_through_a_link(tmp_path: Path) -> None:

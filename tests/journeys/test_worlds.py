@@ -4,7 +4,6 @@ and says so to everybody. Real servers, in mount namespaces from which the cgrou
 """
 
 import os
-import pwd
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from jobs import conf
 from sandbox.errors import SandboxError
 from sandrun_site.wiring import open_site
 from tests.journeys.server import REPOSITORY, Server
+from tests.nobody import as_nobody
 from tests.sandbox.box import Box
 
 SERVER = [str(REPOSITORY / "script" / "server"), "--port", "0"]
@@ -178,9 +178,7 @@ def test_where_all_stands_the_setting_changes_nothing() -> None:
 
 @EVERY_COMMAND
 def test_without_root_nothing_starts_and_the_remedy_is_named(command: list[str]) -> None:
-    nobody = str(pwd.getpwnam("nobody").pw_uid)
-    who = ["setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"]
-    sentence = refusal([*who, *command])
+    sentence = refusal([*as_nobody(), *command])
     assert "root" in sentence and "sudo" in sentence
 
 

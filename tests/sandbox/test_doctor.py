@@ -17,6 +17,7 @@ import pytest
 
 from sandbox import doctor, keeper, launcher
 from sandbox.doctor import BAD, BUGS, CHECKS, GOOD, TRIALS, WARNING, Finding
+from tests.nobody import as_nobody
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SITE = next(path for path in sys.path if path.endswith("site-packages")).lstrip("/")
@@ -156,7 +157,8 @@ CPU = "sys/devices/system/cpu"
         ("hyperthreads", WARNING, {f"{CPU}/smt/active": "1"}, "smt/control"),
         ("processor bugs", WARNING, {f"{CPU}/vulnerabilities/mds": "Vulnerable: no microcode"},
          "vulnerable: mds"),
-        ("temporary files", BAD, {"tmp/.keep": None}, "mkdir"),
+        # The packages of a repository below /tmp lie there in the test's machine as well.
+        *[("temporary files", BAD, {"tmp/.keep": None}, "mkdir")][SITE.startswith("tmp/") :],
         ("descriptors", WARNING, {"proc/self/limits": LIMITS.format(1024)}, "1024 open"),
         ("packages", BAD, {f"{SITE}/daphne-4.2.3.dist-info/METADATA": "Name: daphne\n"
                            "Version: 4.2.1\n"}, "daphne 4.2.1 (needs 4.2.3)"),
@@ -255,9 +257,8 @@ def test_what_only_root_can_see_is_said_to_need_root(open_folder: Path) -> None:
         "import json, sys; from pathlib import Path; from sandbox.doctor import *\n"
         "print(json.dumps(examine(CHECKS, Path(sys.argv[1]))))"
     )
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     done = subprocess.run(
-        [*nobody, sys.executable, "-I", "-c", script, str(open_folder)],
+        [*as_nobody(open_folder), sys.executable, "-I", "-c", script, str(open_folder)],
         capture_output=True, text=True, check=True, cwd="/",
     )  # fmt: skip
     told = [Finding(*row) for row in json.loads(done.stdout)]
