@@ -19,7 +19,7 @@ class SandboxConfig(AppConfig):
 
 
 def check_machine(app_configs: object, **kwargs: Any) -> Sequence[CheckMessage]:
-    """sandrun.E1xx for what is bad, sandrun.W1xx for a warning; doctor.py has the numbers."""
+    """sandrun.E1xx for what is bad, sandrun.W1xx for a warning; its checks have the numbers."""
     from sandbox import doctor  # here: the server starts without it
 
     kinds = {doctor.BAD: (Error, "E"), doctor.WARNING: (Warning, "W")}

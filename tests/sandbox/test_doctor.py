@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from sandbox import doctor, keeper, launcher
-from sandbox.doctor import BAD, BUGS, CHECKS, GOOD, TRIALS, WARNING, Finding
+from sandbox.doctor import BAD, CHECKS, GOOD, TRIALS, WARNING, Finding, words
+from sandbox.doctor.__main__ import passes, table
+from sandbox.doctor.bugs import BUGS
 from tests.nobody import as_nobody
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -385,8 +387,8 @@ def test_what_is_said_to_be_denied_is_and_what_is_said_to_be_allowed_works() -> 
 
 
 def test_the_job_ids_are_the_launchers_and_the_keepers() -> None:
-    assert doctor.FIRST_UID == keeper.WEB_UID < launcher.FIRST_UID
-    assert doctor.LAST_UID == launcher.FIRST_UID + launcher.UIDS - 1
+    assert words.FIRST_UID == keeper.WEB_UID < launcher.FIRST_UID
+    assert words.LAST_UID == launcher.FIRST_UID + launcher.UIDS - 1
 
 
 def test_every_check_has_a_name_and_a_number_of_its_own_and_is_explained() -> None:
@@ -397,7 +399,7 @@ def test_every_check_has_a_name_and_a_number_of_its_own_and_is_explained() -> No
 
 
 def test_the_table_is_aligned_and_tells_the_remedy_of_what_is_not_good() -> None:
-    text = doctor.table(
+    text = table(
         [
             Finding("swap", GOOD, "none"),
             Finding("crash log", WARNING, "on", "names are kept", "sysctl -w x=0"),
@@ -414,15 +416,12 @@ def test_the_table_is_aligned_and_tells_the_remedy_of_what_is_not_good() -> None
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "passes", "strictly"),
+    ("verdicts", "usually", "strictly"),
     [([], True, True), ([GOOD], True, True), ([GOOD, WARNING], True, False),
      ([BAD, GOOD], False, False)],
 )  # fmt: skip
 def test_only_what_is_bad_fails_unless_strict(
-    verdicts: list[str], passes: bool, strictly: bool
+    verdicts: list[str], usually: bool, strictly: bool
 ) -> None:
     told = [Finding("x", verdict, "") for verdict in verdicts]
-    assert (doctor.passes(told, strict=False), doctor.passes(told, strict=True)) == (
-        passes,
-        strictly,
-    )
+    assert (passes(told, strict=False), passes(told, strict=True)) == (usually, strictly)
