@@ -184,7 +184,7 @@ def _become_web(command: list[str], fd: int) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-    _cover([_REPOSITORY, *map(Path, {sys.prefix, sys.base_prefix, sys.base_exec_prefix})])
+    cover([_REPOSITORY, *map(Path, {sys.prefix, sys.base_prefix, sys.base_exec_prefix})])
     os.chdir("/")
     os.setgroups([])
     privileges.keep_capabilities_over_uid_change()
@@ -210,7 +210,7 @@ def _become_web(command: list[str], fd: int) -> NoReturn:
     os.execve(command[0], command, env)
 
 
-def _cover(needed: Iterable[Path]) -> None:
+def cover(needed: Iterable[Path]) -> None:
     """A bounded tmpfs over /tmp, and over every folder that web may not enter on the way to a
     needed one; the needed ones are bound, read-only, at their old paths."""
     paths = {path.resolve() for path in needed} | {Path(path) for path in needed}

@@ -11,7 +11,7 @@ from pathlib import Path
 from sandbox import keeper, linux
 linux.unshare(linux.CLONE_NEWNS)
 linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-keeper._cover([Path(path) for path in json.loads(sys.argv[1])])
+keeper.cover([Path(path) for path in json.loads(sys.argv[1])])
 os.chdir("/")
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from tests.attacks import sweep
 from tests.attacks.arena import SESSION, Attacker
 from tests.attacks.invariants import ALONE, Invariants, KernelLog, Neighbour
+from tests.attacks.wire import crowd_around, full_logs
 from tests.journeys.server import Server
 
 # Nobody is refused for having had much: what is tried here is the sandbox. The quotas are there and
@@ -37,9 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Has had its first jobs of every kind, so that what it makes once is made. From then on it
-    prints nothing, whatever it is sent; and at its end no canary is anywhere on a disk or in a log.
-    """
+    """Has had its first jobs, so that what it makes once is made. From then on it prints nothing,
+    whatever it is sent; and at its end no canary is anywhere on a disk or in a log."""
     # Without the default, who calls pytest from above this folder has no such option.
     unswept = request.config.getoption("--no-sweep", default=False)
     with nullcontext([]) if unswept else sweep.traces(SESSION) as found:
@@ -55,37 +55,37 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 def _warm_up(server: Server) -> None:
+    """Sandboxes at once, and more that wait; something large both ways; and so many requests that
+    web has as much garbage as it ever lets lie."""
     attacker = Attacker(server)
-    big = os.urandom(8 << 20)
-    for _ in range(3):
-        attacker.sh("cat big > out; head -c 3000000 big >&2", files={"big": big})
-        attacker.finish(attacker.start_archive({"main.py": b"print(1)", "big": big}))
-    for _ in range(2):
-        full = attacker.sh("yes | head -c 10485760; yes | head -c 10485760 >&2")
-        attacker.ask("GET", f"/logs/{full.id}")
-        attacker.delete(full.id)
-    jobs = [attacker.start({"main.py": b"import time; time.sleep(0.2)"}) for _ in range(12)]
-    for job in jobs:
+    for job in [attacker.start({"run.sh": b"sleep 0.2"}) for _ in range(12)]:
         attacker.finish(job)
+    attacker.sh("cat big > out; head -c 3000000 big >&2", files={"big": os.urandom(8 << 20)})
+    for path in ("/", "/health", "/none", "/static/frontend/page.js") * 100:
+        attacker.ask("GET", path)
+    attacker.leave()
+
+
+@pytest.fixture(scope="session")
+def crowded(server: Server) -> None:
+    """Has had many outputs, and a crowd around full logs: what the allocator keeps from then on is
+    no growth. For the files whose attacks are as large; before others it would hide what grows."""
+    attacker = Attacker(server)
+    attacker.python("for n in range(10_000): open(f'{n}', 'w').close()")
+    crowd_around(attacker, full_logs(attacker))
     attacker.leave()
 
 
 @pytest.fixture(scope="session")
 def neighbour(server: Server) -> Iterator[Neighbour]:
-    neighbour = Neighbour(server.port)
-    try:
+    with closing(Neighbour(server.port)) as neighbour:
         yield neighbour
-    finally:
-        neighbour.close()
 
 
 @pytest.fixture(scope="session")
 def kernel_log() -> Iterator[KernelLog]:
-    log = KernelLog()
-    try:
+    with closing(KernelLog()) as log:
         yield log
-    finally:
-        log.close()
 
 
 @pytest.fixture

@@ -18,7 +18,14 @@ from typing import Any, NamedTuple
 
 from sandbox.keeper import WEB_UID
 from sandbox.launcher import FIRST_UID, UIDS
-from tests.journeys.server import REPOSITORY, Server, cgroups_of, eventually, memory_of
+from tests.journeys.server import (
+    REPOSITORY,
+    Server,
+    cgroups_of,
+    eventually,
+    memory_of,
+    processes_below,
+)
 from tests.sandbox.box import job_processes
 
 HEALTH_SECONDS = 1.0
@@ -131,7 +138,7 @@ POOL = 3 + min(32, (os.cpu_count() or 1) + 4) + 4  # three mains, and the execut
 def size(pids: dict[str, int]) -> Size:
     held = [memory_of(pid) for pid in pids.values()]
     status = [_status(pid) for pid in pids.values()]
-    below = list(_below(pids["keeper"]))
+    below = list(processes_below(pids["keeper"]))
     return Size(
         sum(memory.rss for memory in held),
         sum(memory.memfds for memory in held),
@@ -147,15 +154,6 @@ def _status(pid: int) -> dict[str, str]:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return {name: rest.strip() for name, _, rest in (line.partition(":") for line in lines)}
     return {}
-
-
-def _below(pid: int) -> Iterator[int]:
-    """Every process that this one has started, and those that they have."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in map(int, children.read_text().split()):
-                yield child
-                yield from _below(child)
 
 
 class KernelLog:

@@ -1,5 +1,8 @@
 """The numbers of system calls here, by name: what is tried must be what was meant."""
 
+import json
+from collections.abc import Iterable
+
 import pyseccomp
 
 # Younger than the libseccomp of some machines; their numbers are the same everywhere.
@@ -20,3 +23,8 @@ def number(name: str) -> int:
         return _YOUNG[name]
     found: int = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
     return found
+
+
+def numbered(names: Iterable[str]) -> str:
+    """The numbers by name as JSON: an argument for code that runs inside."""
+    return json.dumps({name: number(name) for name in names})

@@ -49,7 +49,7 @@ from tests.attacks.wire import (
     zeros,
     zip_of,
 )
-from tests.journeys.server import Server, eventually, memory_of, watching
+from tests.journeys.server import Server, eventually, meanwhile, memory_of, watching
 
 BAD_NAMES = [
     ("AR-01", "../../etc/x"),
@@ -631,24 +631,15 @@ def test_an_archive_is_read_and_unpacked_only_behind_all_walls(attacker: Attacke
     ours = {kind: os.readlink(f"/proc/{pids['launcher']}/ns/{kind}") for kind in NAMESPACES}
     before, cpu = memory_of(pids["web"]).rss, cpu_seconds(pids["web"])
     found: dict[int, Reader] = {}
-    over = threading.Event()
 
     def look() -> None:
-        while not over.is_set():
-            for reader in readers(len(content), lambda uid: FIRST_UID <= uid < FIRST_UID + UIDS):
-                if reader.lines["Seccomp"].strip() == "2":  # else it is still being walled in
-                    found[reader.pid] = reader
-            over.wait(0.02)
+        for reader in readers(len(content), lambda uid: FIRST_UID <= uid < FIRST_UID + UIDS):
+            if reader.lines["Seccomp"].strip() == "2":  # else it is still being walled in
+                found[reader.pid] = reader
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        with ran(attacker, packed("tar.gz", content)) as job:
-            assert job["logs"]["stdout"] == "ran\n", job
-            used = cpu_seconds(pids["web"]) - cpu
-    finally:
-        over.set()
-        thread.join()
+    with meanwhile(look, 0.02), ran(attacker, packed("tar.gz", content)) as job:
+        assert job["logs"]["stdout"] == "ran\n", job
+        used = cpu_seconds(pids["web"]) - cpu
     assert len(found) >= 2, found  # one inspects, one unpacks
     for reader in found.values():
         same = [kind for kind in NAMESPACES if reader.namespaces[kind] == ours[kind]]

@@ -33,18 +33,6 @@ def box() -> Iterator[Box]:
         made.close()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def large_ones(server: Server) -> None:
-    """Web has had logs and outputs as large as those below: of what it makes once, that is made."""
-    attacker = Attacker(server, "CS-00")
-    for code in (RACES, "MARK = b'first'\n" + LAST_WORDS):
-        seen = attacker.python(code)
-        for path in outputs(attacker, seen)[0]:
-            attacker.download(seen.id, path)
-        unpacked(attacker, seen.id, "tar.gz")
-    attacker.leave()
-
-
 def outputs(attacker: Attacker, seen: Seen) -> tuple[dict[str, Any], bool]:
     """(rows by path, truncated) of a job."""
     answer = attacker.ask("GET", f"/outputs/{seen.id}")

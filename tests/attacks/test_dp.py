@@ -206,17 +206,6 @@ def test_a_server_logs_no_request(attacker: Attacker) -> None:
     assert attacker.server is not server
 
 
-@pytest.fixture(scope="module", autouse=True)
-def read_before(server: Server) -> None:
-    """Archives of outputs: what the allocator keeps from then on is no growth."""
-    attacker = Attacker(server)
-    for _ in range(2):
-        seen = attacker.python(f"open('out', 'wb').write(os.urandom({6 * MIB}))")
-        for path in ("", "?delete=0", "/out"):
-            assert attacker.ask("GET", f"/download/{seen.id}{path}").status == 200
-    attacker.leave()
-
-
 # --- deletion ----------------------------------------------------------------------------------
 
 

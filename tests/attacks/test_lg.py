@@ -2,56 +2,27 @@
 
 import json
 import re
-import socket
-from contextlib import ExitStack
 
 import pytest
 
 from tests.attacks.arena import Attacker, Seen
-from tests.attacks.wire import MIB, each, hardened, refused, request
+from tests.attacks.wire import (
+    MIB,
+    crowd_around,
+    each,
+    full_logs,
+    hardened,
+    refused,
+    request,
+)
 from tests.attacks.wire import python as submission_of
-from tests.journeys.server import Server, eventually, memory_of, parse
+from tests.journeys.server import eventually, parse
 
+pytestmark = pytest.mark.usefixtures("crowded")
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 BROWSER = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 CAP = 10 * MIB  # SANDRUN_LOG_BYTES
-
-
-@pytest.fixture(scope="module", autouse=True)
-def read_before(server: Server) -> None:
-    """Full logs, read by a crowd: what the allocator keeps from then on is no growth."""
-    attacker = Attacker(server)
-    crowd_around(attacker, full_logs(attacker))
-    attacker.leave()
-
-
-def full_logs(attacker: Attacker) -> str:
-    """A job with 10 MB of NUL in one log, and of 0x01 in the other."""
-    zeros = "head -c 10485760 /dev/zero"
-    return attacker.sh(f"{zeros}; {zeros} | tr '\\0' '\\1' >&2").id
-
-
-def crowd_around(attacker: Attacker, job: str) -> tuple[int, dict[bytes, int]]:
-    """Fifty ask for the logs and read only their beginning, one reads them to the end: how much the
-    server grew meanwhile, and how often some words came."""
-    web = attacker.server.pids()["web"]
-    before = memory_of(web).rss
-    targets = (f"/logs/{job}", f"/status/{job}?wait=60", f"/logs/{job}?stream=stdout")
-    with ExitStack() as stack:
-        clients = [stack.enter_context(attacker.connect()) for _ in range(50)]
-        for number, client in enumerate(clients):
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-            client.sendall(request("GET", targets[number % 3]))
-        for client in clients:
-            head = client.recv(1000)
-            assert head.startswith(b"HTTP/1.1 200 "), head[:200]
-        grown = memory_of(web).rss - before
-        whole = attacker.ask("GET", targets[0]).body
-        grown = max(grown, memory_of(web).rss - before)
-    assert json.loads(whole)["truncated"] is False
-    words = (b"\\u0000", b"\\u0001")
-    return grown, {word: whole.count(word) for word in words}
 
 
 def printed(attacker: Attacker, stdout: bytes, stderr: bytes = b"") -> Seen:

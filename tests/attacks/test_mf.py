@@ -31,6 +31,7 @@ from tests.attacks.wire import (
 )
 from tests.journeys.server import Server, targz
 
+pytestmark = pytest.mark.usefixtures("crowded")
 JSON = "Content-Type: application/json"
 FORM = "Content-Type: multipart/form-data; boundary=xYx"
 
@@ -281,17 +282,6 @@ JSON_BODIES: dict[str, Lazy] = {
     "manifest-is-text": b'{"files": {"main.py": ""}, "manifest": "{}"}',
     "17-mb": lambda: b'{"files": {"main.py": "' + b"a" * (17 * MIB) + b'"}}',
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def parsed_before(server: Server) -> None:
-    """JSON as large as it may be: what the allocator keeps from then on is no growth."""
-    attacker = Attacker(server)
-    for body in list(JSON_BODIES.values()) * 3:
-        attacker.exchange(json_submission(made(body)))
-    for number in range(10):
-        files = {f"{name}.bin": "x" * (MIB // 4) for name in range(10 + number % 5)}
-        attacker.exchange(json_submission({"files": files, "manifest": "x"}))
 
 
 def test_a_body_of_json_that_is_no_submission_is_refused(attacker: Attacker) -> None:

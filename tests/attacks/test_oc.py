@@ -18,8 +18,9 @@ import pytest
 
 from tests.attacks.arena import Attacker, Seen
 from tests.attacks.wire import MIB, download, each, hardened, refused, request, unpacked
-from tests.journeys.server import Server, eventually, memory_of, parse
+from tests.journeys.server import eventually, memory_of, parse
 
+pytestmark = pytest.mark.usefixtures("crowded")
 FORMS = ("tar.gz", "zip")
 ABSENT = "unknown_file"
 
@@ -47,17 +48,6 @@ def all_bytes(attacker: Attacker, seen: Seen) -> bytes:
         for name, body in unpacked(attacker, seen.id, form).items():
             content += name.encode(errors="surrogateescape") + body
     return bytes(content)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def read_before(server: Server) -> None:
-    """Archives of outputs, and many names: what the allocator keeps from then on is no growth."""
-    attacker = Attacker(server)
-    seen = run(attacker, "open('big', 'wb').write(os.urandom(60 << 20))", memory_mb=300)
-    for target in (f"/download/{seen.id}", f"/download/{seen.id}?format=zip") * 2:
-        assert attacker.ask("GET", target).status == 200
-    run(attacker, "for n in range(10_000): open(f'{n}', 'w').close()")
-    attacker.leave()
 
 
 NOT_FILES = """

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ from typing import Any
 
 from tests.attacks.arena import Attacker, Seen, compiled, look
 from tests.journeys import test_crowd
-from tests.journeys.server import Server, cgroups_of, eventually, memory_of, watching
+from tests.journeys.server import Server, cgroups_of, eventually, meanwhile, memory_of, watching
 from tests.sandbox.box import job_processes
 
 MIB = 1 << 20
@@ -265,19 +264,13 @@ def _most_charged(server: Server) -> int:
 @contextmanager
 def rising() -> Iterator[list[int]]:
     """One number: by how much the kernel's own memory rose at most in the block."""
-    rise, over, before = [0], threading.Event(), _of_the_kernel()
+    rise, before = [0], _of_the_kernel()
 
     def look() -> None:
-        while not over.wait(0.01):
-            rise[0] = max(rise[0], _of_the_kernel() - before)
+        rise[0] = max(rise[0], _of_the_kernel() - before)
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with meanwhile(look, 0.01):
         yield rise
-    finally:
-        over.set()
-        thread.join()
 
 
 def _of_the_kernel() -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from sandbox import linux, policy
 from tests.attacks.arena import Attacker, compiled
-from tests.attacks.numbers import number
+from tests.attacks.numbers import number, numbered
 from tests.journeys.server import Server, eventually
 
 UNSUPPORTED = errno.errorcode[errno.EOPNOTSUPP]  # one of two names
@@ -76,8 +76,7 @@ def test_every_denied_call_answers_as_it_should(attacker: Attacker) -> None:
         "say({name: [call(n, *[v] * 6) for v in (0, -1)]\n"
         "     for name, n in json.loads(sys.argv[1]).items()})"
     )
-    numbers = json.dumps({name: number(name) for name in EXPECTED})
-    answers = attacker.python(code, numbers, timeout=60).said
+    answers = attacker.python(code, numbered(EXPECTED), timeout=60).said
     assert len(answers) > 90
     assert answers == {name: [answer] * 2 for name, answer in EXPECTED.items()}
 
@@ -160,7 +159,7 @@ def test_nothing_can_be_mounted(attacker: Attacker) -> None:
         "     len(Path('/proc/self/mountinfo').read_text().splitlines())])"
     )
     names = "mount umount2 pivot_root chroot open_tree fsopen fspick mount_setattr move_mount"
-    with attacker.held(code, json.dumps({name: number(name) for name in names.split()})) as job:
+    with attacker.held(code, numbered(names.split())) as job:
         assert job.said == [
             ["EPERM"] * 6, "EPERM", ["EPERM"] * 9, "EPERM", "EPERM", ["ENOSYS"] * 3,
             *["ENOSYS"] * 4, [True] * 4, len(job.init.mounts),
@@ -229,8 +228,7 @@ def test_no_process_can_be_traced_or_read(attacker: Attacker) -> None:
         "say(answers)"
     )
     names = "ptrace process_vm_readv process_vm_writev kcmp get_robust_list"
-    numbers = {name: number(name) for name in names.split()}
-    answers = attacker.python(code, json.dumps(numbers)).said
+    answers = attacker.python(code, numbered(names.split())).said
     assert answers == {
         "trace me": ["EPERM"], "ptrace": ["EPERM"] * 6, "readv": ["EPERM"] * 3,
         "writev": ["EPERM"] * 3, "kcmp": ["ENOSYS"] * 24, "getfd": ["ENOSYS"] * 3,
@@ -543,7 +541,7 @@ def test_objects_that_outlive_a_job_cannot_be_made(attacker: Attacker) -> None:
         "say([list(aio), len(answers), sorted(set(answers)), os.path.exists('/dev/mqueue')])"
     )
     names = "io_setup io_submit shmget semget msgget mq_open"
-    with attacker.held(code, json.dumps({n: number(n) for n in names.split()})) as job:
+    with attacker.held(code, numbered(names.split())) as job:
         assert job.said == [["ENOSYS"], 4000, ["ENOSYS"], False]
         assert {path: Path(path).read_text() for path in before} == before
 
@@ -613,7 +611,7 @@ def test_no_priority_and_no_locked_memory_can_be_taken(attacker: Attacker, serve
     )
     names = "sched_setattr ioprio_set mbind set_mempolicy mlockall"
     classes, deadline, nice, priority, io, nodes, locked, future, wide, none = attacker.python(
-        code, json.dumps({name: number(name) for name in names.split()})
+        code, numbered(names.split())
     ).said
     assert classes == ["ENOSYS"] * 5
     assert (deadline, io, nodes) == ("ENOSYS", ["ENOSYS"] * 3, ["ENOSYS"] * 2)
@@ -686,8 +684,8 @@ def test_sockets_reach_no_code_that_programs_do_not_need(attacker: Attacker) -> 
         "     {name: sorted(a) for name, a in answers.items() if a != {'ENOSYS'}}, len(answers),\n"
         "     tried(inet.setsockopt, 1, 8, 4096)])"
     )
-    numbers = {name: number(name) for name in ("socket", "socketpair")}
-    tried, made, pairs, wrong, count, control = attacker.python(code, json.dumps(numbers)).said
+    given = numbered(("socket", "socketpair"))
+    tried, made, pairs, wrong, count, control = attacker.python(code, given).said
     assert (tried, count) == (64 * 8 * 8, 21)
     assert made in ([1, 2, 10], [1, 2])  # AF_UNIX, AF_INET, AF_INET6
     assert pairs == [1]

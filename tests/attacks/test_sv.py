@@ -23,22 +23,12 @@ from tests.attacks.wire import (
     request,
     submission,
 )
-from tests.journeys.server import Answer, Server, eventually, memory_of, parse
+from tests.journeys.server import Answer, eventually, memory_of, parse
 
+pytestmark = pytest.mark.usefixtures("crowded")
 HOST = b"Host: localhost\r\n"
 CLOSE = b"Connection: close\r\n"
 NEXT = b"GET /stats HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n"  # what must not be answered as well
-
-
-@pytest.fixture(scope="module", autouse=True)
-def had_before(server: Server) -> None:
-    """What the allocator keeps of heaps and of the largest JSON is no growth."""
-    attacker = Attacker(server)
-    for _ in range(3):
-        attacker.exchange(heap(1000))
-        attacker.exchange(json_submission(b'{"files": "' + b"x" * 4 * MIB + b'"}'))
-    for _ in range(10):  # in whichever thread
-        attacker.exchange(json_submission(f'{{"files": {{{",".join(MANY)}}}}}'.encode()))
 
 
 def received(client: socket.socket) -> bytes:

@@ -38,23 +38,12 @@ from tests.attacks.wire import (
 )
 from tests.journeys.server import Server, cgroups_of, eventually, memory_of, parse
 
+pytestmark = pytest.mark.usefixtures("crowded")
 MAIN_PART = file("main.py", b"print('ran')")
 FORM = "Content-Type: multipart/form-data; boundary=xYx"
 JSON = "Content-Type: application/json"
 PLAIN = "Content-Type: text/plain"
 BROWSER = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def read_before(server: Server) -> None:
-    """Large forms, refused and taken, and logs that nobody reads to their end: what the allocator
-    keeps from then on is no growth."""
-    attacker = Attacker(server)
-    for body in (part_flood(1_000_000, b""), part_flood(900_000, b"", LONG), b"--xYx\r\n" * MIB):
-        attacker.exchange(request("POST", "/submit", body, FORM))
-    for _ in range(2):
-        leave(attacker, 200)
-    attacker.leave()
 
 
 # --- other web sites ---------------------------------------------------------------------------

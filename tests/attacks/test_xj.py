@@ -9,7 +9,7 @@ import pytest
 
 from tests.attacks.arena import Attacker
 from tests.attacks.checkout import REPOSITORY
-from tests.attacks.numbers import number
+from tests.attacks.numbers import number, numbered
 from tests.journeys.server import Server
 
 UML = "user mode" in Path("/proc/cpuinfo").read_text().lower()
@@ -140,7 +140,7 @@ def test_names_and_ports_of_two_jobs_do_not_meet(attacker: Attacker, other: Atta
         "names = Path('/proc/self/net/unix').read_text().count('secret')\n"
         "say([reach, bound, own, sorted(ports), keys, across, names])"
     )
-    given = json.dumps({name: number(name) for name in ("shmget", "msgget", "semget", "mq_open")})
+    given = numbered(("shmget", "msgget", "semget", "mq_open"))
     with attacker.held(code, given) as one, other.held(code, given) as two:
         assert one.said == two.said
         reach, bound, own, ports, keys, across, names = two.said
@@ -291,7 +291,7 @@ def test_what_others_read_is_told_by_timing_only_and_that_is_no_promise(
     )
     names = ("mincore", "preadv2", "fadvise64", "inotify_add_watch")
     resident, nowait, dropped, watched, cachestat, control = attacker.python(
-        code, json.dumps({name: number(name) for name in names})
+        code, numbered(names)
     ).said
     assert resident == [1], "of files that are not its own the kernel says: all"
     assert nowait == errno.errorcode[errno.EOPNOTSUPP]  # one of two names

@@ -7,17 +7,18 @@ import io
 import json
 import random
 import re
+import socket
 import stat
 import tarfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 
 from tests.attacks.arena import Attacker
-from tests.journeys.server import REPOSITORY, Answer, parse
+from tests.journeys.server import REPOSITORY, Answer, memory_of, parse
 
 MIB = 1024 * 1024
 Lazy = bytes | Callable[[], bytes]
@@ -339,3 +340,34 @@ def unpacked(attacker: Attacker, job: str, form: str) -> dict[str, bytes]:
     for name in files:
         assert not name.startswith("/") and ".." not in name.split("/"), name
     return files
+
+
+# --- a crowd -----------------------------------------------------------------------------------
+
+
+def full_logs(attacker: Attacker) -> str:
+    """A job with 10 MB of NUL in one log, and of 0x01 in the other."""
+    zeros = "head -c 10485760 /dev/zero"
+    return attacker.sh(f"{zeros}; {zeros} | tr '\\0' '\\1' >&2").id
+
+
+def crowd_around(attacker: Attacker, job: str) -> tuple[int, dict[bytes, int]]:
+    """Fifty ask for the logs and read only their beginning, one reads them to the end: how much the
+    server grew meanwhile, and how often some words came."""
+    web = attacker.server.pids()["web"]
+    before = memory_of(web).rss
+    targets = (f"/logs/{job}", f"/status/{job}?wait=60", f"/logs/{job}?stream=stdout")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(attacker.connect()) for _ in range(50)]
+        for number, client in enumerate(clients):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            client.sendall(request("GET", targets[number % 3]))
+        for client in clients:
+            head = client.recv(1000)
+            assert head.startswith(b"HTTP/1.1 200 "), head[:200]
+        grown = memory_of(web).rss - before
+        whole = attacker.ask("GET", targets[0]).body
+        grown = max(grown, memory_of(web).rss - before)
+    assert json.loads(whole)["truncated"] is False
+    words = (b"\\u0000", b"\\u0001")
+    return grown, {word: whole.count(word) for word in words}

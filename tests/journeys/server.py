@@ -126,23 +126,15 @@ class Server:
     def slowest_health(self, job: str) -> float:
         """Seconds of the slowest /health until the job is over, asked for without a pause to spare:
         a stall must not be able to fall on another request."""
-        over = threading.Event()
         times: list[float] = []
 
         def ask() -> None:
-            while not over.is_set():
-                started = time.monotonic()
-                status, _, _ = self.request("GET", "/health")
-                times.append(time.monotonic() - started if status == 200 else float("inf"))
-                over.wait(0.02)
+            started = time.monotonic()
+            status, _, _ = self.request("GET", "/health")
+            times.append(time.monotonic() - started if status == 200 else float("inf"))
 
-        thread = threading.Thread(target=ask)
-        thread.start()
-        try:
+        with meanwhile(ask, 0.02):
             self.finish(job, 150)
-        finally:
-            over.set()
-            thread.join()
         return max(times)
 
 
@@ -154,6 +146,25 @@ def eventually(true: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+@contextmanager
+def meanwhile(do: Callable[[], object], seconds: float) -> Iterator[None]:
+    """Do it again and again in a thread, at least once, with a pause of so many seconds."""
+    over = threading.Event()
+
+    def again() -> None:
+        do()
+        while not over.wait(seconds):
+            do()
+
+    thread = threading.Thread(target=again)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def form(files: Mapping[str, bytes], manifest: Mapping[str, Any] | str | None) -> tuple[str, bytes]:
@@ -312,20 +323,9 @@ class Watch:
 def watching(pid: int, seconds: float = 0.005) -> Iterator[Watch]:
     """Look every `seconds`, in a thread."""
     watch = Watch()
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(seconds):
-            watch.look(pid)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with meanwhile(lambda: watch.look(pid), seconds):
         yield watch
-    finally:
-        over.set()
-        thread.join()
-        watch.look(pid)
+    watch.look(pid)
 
 
 def targz(files: Mapping[str, bytes], mode: Literal["w:gz", "w"] = "w:gz") -> bytes:
@@ -337,6 +337,15 @@ def targz(files: Mapping[str, bytes], mode: Literal["w:gz", "w"] = "w:gz") -> by
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def processes_below(pid: int) -> Iterator[int]:
+    """Every process that this one has started, and those that they have."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, children.read_text().split()):
+                yield child
+                yield from processes_below(child)
 
 
 def cgroups_of(keeper: int) -> list[str]:
