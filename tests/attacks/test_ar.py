@@ -615,8 +615,15 @@ def readers(size: int, among: Callable[[int], bool]) -> Iterator[Reader]:
             for fd in (folder / "fd").iterdir():  # last: who has files open has all the rest still
                 with suppress(FileNotFoundError):
                     if os.readlink(fd).startswith("/memfd:") and os.stat(fd).st_size == size:
-                        yield Reader(int(folder.name), uid, lines, spaces, cgroup)
+                        if not is_exiting(folder):  # such a one has left its cgroup already
+                            yield Reader(int(folder.name), uid, lines, spaces, cgroup)
                         break
+
+
+def is_exiting(process: Path) -> bool:
+    """Whether the kernel takes it down; its files are closed after its cgroup is left."""
+    flags = (process / "stat").read_text().rpartition(")")[2].split()[6]
+    return bool(int(flags) & 0x4)  # PF_EXITING
 
 
 def test_an_archive_is_read_and_unpacked_only_behind_all_walls(attacker: Attacker) -> None:
