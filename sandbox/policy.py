@@ -150,6 +150,19 @@ CLONE_NAMESPACES = (
     0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000,
 )  # fmt: skip
 
+# A process that shares its descriptors and is no thread: what it locks outlives it, and the kernel
+# names a dead process as the holder. Threads have both bits, the children of every libc neither.
+_CLONE_FILES, _CLONE_THREAD = 0x400, 0x10000
+_SHARES: Final = _CLONE_FILES | _CLONE_THREAD
+_CLONES: Final = (
+    *(Case((Argument(0, bit, bit),), errno.EPERM) for bit in CLONE_NAMESPACES),
+    Case((Argument(0, _SHARES, _CLONE_FILES),), errno.EPERM),
+    *(
+        Case((Argument(0, sum(CLONE_NAMESPACES) | _SHARES, shared),))
+        for shared in (0, _CLONE_THREAD, _SHARES)
+    ),
+)
+
 SOCKETPAIR_FAMILIES = (1,)
 
 IOCTLS = (
@@ -220,8 +233,8 @@ _NOT_URGENT: Final = (0x1,)  # MSG_OOB
 
 FILTERED: Final = {
     "clone": Filter(
-        "Threads and processes: yes; a new namespace: no, whichever bit asks for it.",
-        _without(0, CLONE_NAMESPACES, errno.EPERM),
+        "Threads and processes: yes; new namespaces, or processes with one table of files: no.",
+        _CLONES,
     ),
     "socket": Filter(
         "Local, TCP and UDP; other protocols are code, or modules, that the kernel would load.",

@@ -273,3 +273,72 @@ def test_the_pages_of_a_jobs_pipes_are_its_own(attacker: Attacker) -> None:
             os.close(read)
             os.close(write)
     assert attacker.python(PIPES, memory_mb=512).said == one.said
+
+
+# Children that share our descriptors lock ranges and end, sixty of them; says what became of it.
+# Then as a thread, which shares them too, and as a child that does not.
+ORPHANED = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static long take(int n, int locks) {
+    char name[32];
+    sprintf(name, "locked%d", n);
+    int fd = open(name, O_RDWR | O_CREAT, 0600);
+    for (int i = 0; i < locks; i++) {
+        struct flock lock = {.l_type = F_WRLCK, .l_start = 2L * i, .l_len = 1};
+        if (fcntl(fd, F_SETLK, &lock)) return i;
+    }
+    return locks;
+}
+static void *thread(void *at) { *(long *)at = take(100, 9); return 0; }
+int main(int argc, char **argv) {
+    for (int n = 0; n < argc - 1; n++) {
+        unsigned long flags = strtoul(argv[n + 1], 0, 0);
+        errno = 0;
+        pid_t pid = syscall(SYS_clone, flags, 0, 0, 0, 0);
+        if (pid == 0) { take(n, 900); _exit(0); }
+        printf("%s\n", pid < 0 ? strerrorname_np(errno) : "done");
+        if (pid > 0) while (waitpid(pid, 0, __WALL) < 0 && errno == EINTR);
+    }
+    long locks = 0;
+    pthread_t id;
+    if (pthread_create(&id, 0, thread, &locks)) return 1;
+    pthread_join(id, 0);
+    pid_t pid = fork();
+    if (pid == 0) _exit(take(101, 9));
+    int status;
+    waitpid(pid, &status, 0);
+    printf("%ld %d\n", locks, WEXITSTATUS(status));
+    fflush(stdout);
+    sleep(1);                                   /* the launcher looks ten times a second */
+    return 0;
+}
+"""
+
+
+def test_locks_that_outlive_their_process_cannot_be_had(attacker: Attacker) -> None:
+    """UC-09. Sixty children that share the descriptors of their parent, and no thread of it, would
+    leave 54,000 locks under the names of the dead: no form of clone makes one. Threads, which
+    share them, and children, which do not, lock as they like."""
+    files, thread = 0x400, 0x10000
+    child = int(signal.SIGCHLD)
+    forms = [
+        files | child, files, files | 0x200 | child, files | 0x4000 | child,  # FS, VFORK
+        -1 << 32 & (1 << 64) - 1 | files | child,
+        files | thread | child,  # no thread without memory and signals in common
+    ]  # fmt: skip
+    seen = attacker.c(ORPHANED, *map(hex, [*forms, *[files | child] * 60]))
+    assert (seen.reason, seen.code) == (None, 0), seen
+    *answers, last = seen.text.splitlines()
+    assert answers == ["EPERM"] * 5 + ["EINVAL"] + ["EPERM"] * 60, seen
+    assert last == "9 9"

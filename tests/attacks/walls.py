@@ -175,7 +175,13 @@ WALLS = [
     ),
     wall(
         "seccomp-clone", "test_ab.py::test_no_bit_of_clone_makes_a_namespace",
-        (POLICY, "        _without(0, CLONE_NAMESPACES, errno.EPERM),\n", f"        {_ALWAYS},\n"),
+        (POLICY, "        _CLONES,\n", f"        {_ALWAYS},\n"),
+    ),
+    wall(
+        "seccomp-clone-files", "test_uc.py::test_locks_that_outlive_their_process_cannot_be_had",
+        (POLICY, "    Case((Argument(0, _SHARES, _CLONE_FILES),), errno.EPERM),\n", ""),
+        (POLICY, "for shared in (0, _CLONE_THREAD, _SHARES)",
+         "for shared in (0, _CLONE_FILES, _CLONE_THREAD, _SHARES)"),
     ),
     wall(
         # Of the others some would have the kernel load a module.
