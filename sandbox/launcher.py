@@ -411,7 +411,7 @@ class Launcher:
             for child in self._children.values()
             if child.cgroup.census
         )
-        hoarders = self._locks.hoarders() if self._children else set()
+        hoarders = self._locks.hoarders({child.uid for child in self._children.values()})
         now = time.monotonic()
         for child in self._children.values():
             if child.cause is not None:

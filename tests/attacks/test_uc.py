@@ -13,6 +13,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from sandbox.locks import MOST
 from tests.attacks.arena import Attacker
 from tests.attacks.numbers import number
 from tests.journeys.server import eventually
@@ -342,3 +343,30 @@ def test_locks_that_outlive_their_process_cannot_be_had(attacker: Attacker) -> N
     *answers, last = seen.text.splitlines()
     assert answers == ["EPERM"] * 5 + ["EINVAL"] + ["EPERM"] * 60, seen
     assert last == "9 9"
+
+
+LOCKS = """
+import fcntl
+cpu, count = map(int, sys.argv[1:3])
+os.sched_setaffinity(0, {cpu})
+for n in range(count):
+    if n % 1000 == 0:
+        file = open(f"/tmp/locked{n}", "w")
+        keep = [*globals().get("keep", ()), file]
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 4 * 10**18 + 2 * n)
+say(count)
+"""
+
+
+def test_who_hoards_locks_is_found_behind_those_of_others(attacker: Attacker) -> None:
+    """UC-10. Three jobs hold as many locks as one may, with long lines in the kernel's list, on the
+    processor that it tells of first; another takes 40,000 on the one that it tells of last, and is
+    ended. The three go on: they had no more than they may."""
+    cpus = sorted(os.sched_getaffinity(0))
+    with ExitStack() as stack:
+        for _ in range(3):  # one fewer than two processors have slots
+            job = attacker.held(LOCKS, str(cpus[0]), str(MOST), timeout=90)
+            assert stack.enter_context(job).said == MOST
+        hoarder = attacker.python(LOCKS + "time.sleep(5)", str(cpus[-1]), "40000", timeout=60)
+    assert hoarder.reason == "memory", hoarder
+    assert attacker.python(LOCKS, str(cpus[-1]), str(MOST)).said == MOST
