@@ -30,6 +30,7 @@ WEB_UID = 1_899_999_999  # nobody else's; below the jobs' uids
 _TMP_BYTES = 64 * MIB  # nothing of ours uses it: uploads go straight into memfds
 _GRACE_SECONDS = 3.0
 _TELL_SECONDS = 30.0  # for web to say why the launcher could not start
+_LAST_SECONDS = 1.0  # for web to end by itself, when the launcher ends in any other way
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -99,10 +100,14 @@ def _wait(launcher: "subprocess.Popen[bytes]", web: int, wake: int) -> int:
     for fd in ends:
         poll.register(fd, select.POLLIN)
     names = {ends[fd] for fd, _ in poll.poll()}
-    # Web may have let go of the launcher just before its own end. Or the launcher told it why it
-    # could not start, and web tells people; on a busy machine it has to be loaded first.
-    if names == {"launcher"} and _reap(web, 1.0 if launcher.wait() < 0 else _TELL_SECONDS):
-        names = {"web"}
+    if names == {"launcher"}:
+        # Web may have let go of the launcher just before its own end. Or the launcher told it why
+        # it could not start, and web tells people; on a busy machine it has to be loaded first.
+        tells = launcher.wait() == channel.NOT_STARTED
+        poll.unregister(next(fd for fd in ends if ends[fd] == "launcher"))
+        names |= {
+            ends[fd] for fd, _ in poll.poll((_TELL_SECONDS if tells else _LAST_SECONDS) * 1000)
+        }
     for fd in ends:
         if fd != wake:
             os.close(fd)

@@ -567,7 +567,7 @@ def main() -> None:
     except OSError as error:
         failure = {"op": "failed", "id": 0, "step": step, "errno": error.errno or 0}
         channel.send(web, {**failure, "detail": str(error)})
-        sys.exit(1)
+        sys.exit(channel.NOT_STARTED)
     walls: dict[str, Any] = {
         "cgroup": parents.description,
         "kernel": os.uname().release,

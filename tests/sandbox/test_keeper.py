@@ -3,6 +3,7 @@ needs. The real processes, started as script/server starts them."""
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.channel import LAUNCHER_FD
 from sandbox.keeper import WEB_UID
 from tests.sandbox.box import REPOSITORY, job_processes, wait_until
 
@@ -32,8 +34,7 @@ def running(script: str) -> Iterator[dict[str, int]]:
     try:
         assert wait_until(lambda: len(job_processes()) >= 3, 10 * SLOW), "the job did not start"
         for pid in _children(keeper.pid):
-            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-            pids["launcher" if "sandbox.launcher" in words else "web"] = pid
+            pids["launcher" if _is_launcher(pid) else "web"] = pid
         yield pids
     finally:
         # Whoever outlived the keeper, which some test is about to report, holds its pipes open.
@@ -41,6 +42,10 @@ def running(script: str) -> Iterator[dict[str, int]]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         keeper.communicate(timeout=10)
+
+
+def _is_launcher(pid: int) -> bool:
+    return "sandbox.launcher" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
 
 
 def _children(parent: int) -> list[int]:
@@ -77,6 +82,61 @@ def test_kill_9_of_one_process_leaves_nothing_of_the_job(victim: str) -> None:
         assert wait_until(lambda: not job_processes(), 2 * SLOW)
         assert wait_until(lambda: not _cgroups(pids["keeper"]), 2 * SLOW)
         assert wait_until(lambda: all(map(_gone, pids.values())), 2 * SLOW)
+
+
+@pytest.mark.parametrize("how", ["nonsense", "fault"])
+def test_a_launcher_that_ends_while_it_serves_is_not_waited_for(how: str) -> None:
+    """It was told nonsense, or, in the middle of a job, it can open nothing any more. The web here
+    does not notice and goes on."""
+    launch = b"x" if how == "nonsense" else b'{"op": "launch", "id": 1, "kind": "run"}'
+    code = (
+        "import os, socket, time\n"
+        f"launcher = socket.socket(fileno=int(os.environ[{LAUNCHER_FD!r}]))\n"
+        f"launcher.recv(65536); launcher.send({launch!r}); launcher.recv(65536)\n"
+        "print('said', flush=True); time.sleep(60)"
+    )
+    keeper = subprocess.Popen(
+        [*KEEPER, sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert keeper.stdout and keeper.stdout.readline() == b"said\n"
+        if how == "fault":
+            [launcher] = (pid for pid in _children(keeper.pid) if _is_launcher(pid))
+            resource.prlimit(launcher, resource.RLIMIT_NOFILE, (3, 3))
+        _, said = keeper.communicate(timeout=4 * SLOW)
+        assert keeper.returncode == 1 and b"the launcher ended" in said
+        assert not job_processes() and not _cgroups(keeper.pid)
+    finally:
+        keeper.kill()
+        keeper.wait()
+
+
+def test_web_has_time_to_say_why_the_launcher_could_not_start_until_a_signal_comes(
+    tmp_path: Path,
+) -> None:
+    capability = tmp_path / "cap_last_cap"  # more than anybody knows: the launcher refuses
+    capability.write_text("99\n")
+    code = (
+        "import os, socket, time; launcher = socket.socket(fileno=int(os.environ"
+        f"[{LAUNCHER_FD!r}])); print(launcher.recv(65536).decode(), flush=True); time.sleep(60)"
+    )
+    mount = f"mount --bind {capability} /proc/sys/kernel/cap_last_cap"
+    keeper = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "-",
+         *KEEPER, sys.executable, "-c", code],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert keeper.stdout
+        assert json.loads(keeper.stdout.readline())["step"] == "privileges"
+        with pytest.raises(subprocess.TimeoutExpired):
+            keeper.wait(2 * SLOW)
+        keeper.send_signal(signal.SIGTERM)
+        keeper.communicate(timeout=4 * SLOW)
+        assert keeper.returncode == 1
+    finally:
+        keeper.kill()
+        keeper.wait()
 
 
 def test_kill_9_of_the_keeper_leaves_what_the_next_start_removes() -> None:
