@@ -23,7 +23,8 @@ import signal
 import socket
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from sandbox import census, cgroups, channel, inside, linux, locks, privileges, template
@@ -351,18 +352,14 @@ class Launcher:
                 )  # fmt: skip
                 # What a user namespace still charges to whoever made it (inotify, pending signals,
                 # locked memory) is charged to the job's own uid outside, not to root.
-                os.seteuid(uid)
-                try:
+                with _acting_as(uid):
                     child.pid, child.pidfd = linux.clone3(_NAMESPACES, child.cgroup.into)
                     if child.pid == 0:
                         inside.main(start)
-                finally:
-                    os.seteuid(0)
-                    privileges.die_with_parent()  # which the change of uid had taken back
                 undo.callback(os.close, child.pidfd)
                 undo.callback(_abandon, child)
                 step = "priority"
-                _give_way(child.pid, self._parents.missing)
+                _give_way(child.pid, uid, self._parents.missing)
                 step = "uid map"
                 _write_map(child.pid, uid)
                 os.write(go, b"m")
@@ -491,7 +488,17 @@ def _abandon(child: Child) -> None:
     os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
 
 
-def _give_way(pid: int, missing: tuple[str, ...]) -> None:
+@contextmanager
+def _acting_as(uid: int) -> Iterator[None]:
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        privileges.die_with_parent()  # which the change of uid had taken back
+
+
+def _give_way(pid: int, uid: int, missing: tuple[str, ...]) -> None:
     """Where no cgroup holds a job back, the machine's own processes come first: the kernel takes
     memory from the job, and time for the others. With CAP_SYS_RESOURCE, which root has unless
     somebody took it, what we write is also the least that the job can write."""
@@ -502,7 +509,8 @@ def _give_way(pid: int, missing: tuple[str, ...]) -> None:
         finally:
             os.close(fd)
     if "cpu" in missing:
-        os.setpriority(os.PRIO_PROCESS, pid, 10)
+        with _acting_as(uid):  # root may only with CAP_SYS_NICE, which it need not have
+            os.setpriority(os.PRIO_PROCESS, pid, 10)
 
 
 def _write_map(pid: int, uid: int) -> None:
