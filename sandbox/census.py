@@ -53,7 +53,7 @@ class Census:
         parts = [(seen.anonymous, seen.shared) for seen in running.values()]
         if _sum(parts, files) > self.memory_bytes:
             # Pages that processes share were counted once for each; ask again, which takes longer.
-            parts = [_proportional(pid) for pid in running]
+            parts = [_proportional(pid, seen) for pid, seen in running.items()]
         memory = _sum(parts, files)
         self.memory_peak_bytes = max(self.memory_peak_bytes, memory)
         self.over = self.over or memory > self.memory_bytes
@@ -112,8 +112,9 @@ def _times(pid: str) -> tuple[bytes, int]:
     return fields[19], (int(fields[11]) + int(fields[12])) * _TICK_USEC
 
 
-def _proportional(pid: int) -> tuple[int, int]:
-    """Its own and shared memory, each page divided by how many processes map it."""
+def _proportional(pid: int, seen: Seen) -> tuple[int, int]:
+    """Its own and shared memory, each page divided by how many processes map it. Some kernels tell
+    that only with CAP_SYS_PTRACE, which we need not have: then it is what was seen."""
     anonymous = shared = 0
     try:
         for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
@@ -123,6 +124,8 @@ def _proportional(pid: int) -> tuple[int, int]:
                 shared = int(line.split()[1]) * 1024
     except (FileNotFoundError, ProcessLookupError):
         pass  # it has just ended
+    except PermissionError:
+        return seen.anonymous, seen.shared
     return anonymous, shared
 
 

@@ -14,9 +14,10 @@ import pytest
 
 from sandbox import cgroups
 from sandbox.model import MIB
-from tests.sandbox.box import Box, Ran
+from tests.sandbox.box import LAUNCHER, REPOSITORY, Box, Ran
 
 CAP_SYS_RESOURCE = 24
+CONTROLLERS = (*cgroups.CONTROLLERS, "cpuacct")
 
 
 class Expected(NamedTuple):
@@ -119,7 +120,7 @@ def test_every_world_gives_the_same_verdict_and_figures(box: Box, program: str) 
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[Box]:
-    box = Box(without=(*cgroups.CONTROLLERS, "cpuacct")).start()
+    box = Box(without=CONTROLLERS).start()
     try:
         yield box
     finally:
@@ -189,6 +190,25 @@ def test_without_cgroups_memory_is_seen_and_ends_the_job(bare: Box, code: str) -
     assert (ran.reason, ran.result.limits_hit) == ("memory", ("memory",)), ran
     assert ran.result.usage.memory_peak_bytes > 64 * MIB
     assert ran.result.usage.wall_usec < 15e6
+
+
+@pytest.mark.core
+def test_without_cgroups_memory_is_seen_with_the_rights_of_the_systemd_unit() -> None:
+    """The kernel may refuse to say which pages are shared: then they count for each."""
+    unit = (REPOSITORY / "integrations/systemd/sandrun.service").read_text()
+    [line] = re.findall(r"CapabilityBoundingSet=.*", unit)
+    rights = re.findall(r"CAP_(\w+)", line)
+    kept = ",".join(["-all", *(f"+{right.lower()}" for right in rights)])
+    box = Box(["setpriv", "--bounding-set", kept, *LAUNCHER], without=CONTROLLERS).start()
+    try:
+        status = Path(f"/proc/{box.process.pid}/status").read_text()
+        [effective] = re.findall(r"CapEff:\s*(\w+)", status)
+        assert int(effective, 16).bit_count() == len(rights)
+        ran = box.python(MANY, memory_bytes=64 * MIB)
+        assert (ran.reason, ran.result.limits_hit) == ("memory", ("memory",)), ran
+        assert box.sh("echo on").text == "on\n", "the launcher has ended"
+    finally:
+        box.close()
 
 
 def test_without_cgroups_pages_that_processes_share_count_once(bare: Box) -> None:
