@@ -230,6 +230,7 @@ class Launcher:
         self._leaving: list[cgroups.Cgroup] = []  # not yet removable
         self._uids: set[int] = set()
         self._next_uid = 0
+        self._next_census = 0.0
 
     def serve(self) -> None:
         """Until web is gone; then nothing is left running."""
@@ -403,13 +404,15 @@ class Launcher:
 
     def _look(self) -> None:
         """The clocks and counters that nobody wakes us for."""
-        census.look(
-            (child.cgroup.census, child.workspace.used() if child.workspace else 0)
-            for child in self._children.values()
-            if child.cgroup.census
-        )
-        hoarders = self._locks.hoarders({child.uid for child in self._children.values()})
         now = time.monotonic()
+        if now >= self._next_census:  # it takes long: not whenever web has a word
+            self._next_census = now + TICK
+            census.look(
+                (child.cgroup.census, child.workspace.used() if child.workspace else 0)
+                for child in self._children.values()
+                if child.cgroup.census
+            )
+        hoarders = self._locks.hoarders({child.uid for child in self._children.values()})
         for child in self._children.values():
             if child.cause is not None:
                 continue

@@ -5,7 +5,9 @@ expects are the same (LC-18). The second half takes the cgroups away from a real
 """
 
 import asyncio
+import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -241,6 +243,40 @@ def test_without_cgroups_cpu_time_is_seen_while_it_runs_and_ends_the_job(bare: B
     assert 0.45e6 < ran.result.usage.cpu_usec < 3e6
     assert 0.1 < max(seen) < 3, "what the quota of the client is charged with meanwhile"
     assert seen == sorted(seen)
+
+
+def test_without_cgroups_the_processes_are_looked_at_no_more_often_when_web_talks(
+    bare: Box,
+) -> None:
+    """One look reads a file of every process of the machine."""
+    words, launcher = 300, bare.process.pid
+
+    async def talking() -> float:
+        started = asyncio.Event()
+        job = asyncio.create_task(
+            bare.apython(
+                "import time\nprint(1, flush=True)\ntime.sleep(60)",
+                on_output=lambda *_: started.set(), stop=(stop := asyncio.Future()),
+            )
+        )  # fmt: skip
+        await started.wait()
+        before, began = _reads(launcher), time.monotonic()
+        for _ in range(words):
+            bare.sandbox._say(op="kill", id=1 << 40, cause="nobody")
+            await asyncio.sleep(0.002)
+        looks = (_reads(launcher) - before) / sum(name.isdigit() for name in os.listdir("/proc"))
+        elapsed = time.monotonic() - began
+        stop.set_result("cancelled")
+        await job
+        return looks / (10 * elapsed + 10)
+
+    assert bare.wait(talking()) < 2, "each reads a bit more of the job's own processes"
+
+
+def _reads(pid: int) -> int:
+    """How many times it has read anything."""
+    io = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(io["syscr"])
 
 
 @pytest.mark.parametrize("name", ["uses CPU time", "leaves its CPU time to children that nobody"])
