@@ -449,21 +449,27 @@ class Cgroup:
         pids = self._by_controller.get("pids")
         return pids.field("pids.events", "max") if pids else 0
 
-    @property
-    def memory_peak_bytes(self) -> int:
+    def _memory_peak_bytes(self, used: resource.struct_rusage) -> int:
         """The most that was charged at once: processes, files and kernel memory."""
         memory = self._by_controller.get("memory")
         if memory is None:
             return self.census.memory_peak_bytes if self.census else 0
-        return int(
-            memory.read("memory.peak" if memory.version == 2 else "memory.max_usage_in_bytes")
-        )
+        if memory.version == 1:
+            return int(memory.read("memory.max_usage_in_bytes"))
+        try:
+            return int(memory.read("memory.peak"))
+        except FileNotFoundError:
+            # Before Linux 5.19 nobody remembers. It was at least this; or all, when that was
+            # too little.
+            if self.oom_kills:
+                return int(memory.read("memory.max"))
+            return max(int(memory.read("memory.current")), used.ru_maxrss * 1024)
 
     def usage(self, wall_usec: int, used: resource.struct_rusage) -> Usage:
         """What was used up to the end of pid 1, whose wait told `used`."""
         if self.census:
             self.census.end(used)
-        return Usage(self.cpu_usec, self.memory_peak_bytes, wall_usec)
+        return Usage(self.cpu_usec, self._memory_peak_bytes(used), wall_usec)
 
     def kill(self) -> None:
         """Kill all at once, where the kernel can (version 2): nobody forks away from it."""

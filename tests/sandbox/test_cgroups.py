@@ -1,6 +1,7 @@
 """Cgroups from the keeper's side: made whole or not at all, and what the dead left is removed."""
 
 import os
+import resource
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from sandbox import cgroups
 from sandbox.errors import SandboxError
+from sandbox.model import Usage
 
 pytestmark = pytest.mark.core
 
@@ -95,3 +97,24 @@ def test_a_machine_that_swaps_is_refused_or_kept_from_it(
             assert (top / "memory.swap.max").read_text() == "0\n"
         finally:
             cgroups.remove(parents)
+
+
+@pytest.mark.parametrize("kills, least", [(0, 3_000_000), (1, 64_000_000)])
+def test_where_no_kernel_remembers_the_peak_it_is_what_is_known_of_it(
+    tmp_path: Path, kills: int, least: int
+) -> None:
+    """The files of a cgroup of Linux 5.12 to 5.18, which has no memory.peak."""
+    for name, text in {
+        "memory.current": "3000000\n", "memory.max": "64000000\n",
+        "memory.events": f"low 0\noom {kills}\noom_kill {kills}\n", "cpu.stat": "usage_usec 7\n",
+    }.items():  # fmt: skip
+        (tmp_path / name).write_text(text)
+    fd = os.open(tmp_path, os.O_DIRECTORY)
+    try:
+        folder = cgroups._Folder(2, cgroups.CONTROLLERS, fd, fd, "1")
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        usage = cgroups.Cgroup([folder]).usage(9, used)
+    finally:
+        os.close(fd)
+    peak = least if kills else max(least, used.ru_maxrss * 1024)
+    assert usage == Usage(cpu_usec=7, memory_peak_bytes=peak, wall_usec=9)
