@@ -23,10 +23,9 @@ from typing import NoReturn
 
 from sandbox import cgroups, channel, linux, privileges
 from sandbox.errors import SandboxError
-from sandbox.model import MIB
+from sandbox.model import MIB, WEB_UID
 
 ALLOW_MISSING = "SANDRUN_ALLOW_MISSING"  # what an operator lets be missing: cgroups.MISSABLE
-WEB_UID = 1_899_999_999  # nobody else's; below the jobs' uids
 _TMP_BYTES = 64 * MIB  # nothing of ours uses it: uploads go straight into memfds
 _GRACE_SECONDS = 3.0
 _TELL_SECONDS = 30.0  # for web to say why the launcher could not start

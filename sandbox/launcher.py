@@ -29,10 +29,8 @@ from typing import Any, Final
 
 from sandbox import census, cgroups, channel, inside, linux, locks, privileges, template
 from sandbox.errors import SandboxError
-from sandbox.model import MIB, Limits
+from sandbox.model import FIRST_UID, MIB, UIDS, Limits
 
-FIRST_UID: Final = 1_900_000_000  # beyond what systemd, containers and people use
-UIDS: Final = 60_000
 MAX_SANDBOXES: Final = 512
 PIPE_BYTES: Final = 1 << 20  # of stdout and stderr each
 TICK: Final = 0.1  # seconds between looks at CPU time and memory events

@@ -10,6 +10,13 @@ from typing import NamedTuple
 
 MIB = 1024 * 1024
 
+# Who we are on the machine, beside root: web, and behind it the jobs, each with one of its own.
+# Beyond what systemd, containers and people use.
+WEB_UID = 1_899_999_999
+FIRST_UID = WEB_UID + 1
+UIDS = 60_000
+LAST_UID = FIRST_UID + UIDS - 1
+
 # Every way in which a job can end; `status` is completed only for EXIT with code 0, where the
 # public `reason` is null. worker_lost and verification_failed belong to the pool.
 EXIT = "exit"

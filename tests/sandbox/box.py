@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sandbox import cgroups, channel
-from sandbox.launcher import FIRST_UID, UIDS
-from sandbox.model import Bundle, Command, Inspection, Limits, Member, Result
+from sandbox.model import FIRST_UID, UIDS, Bundle, Command, Inspection, Limits, Member, Result
 from sandbox.runtimes import BASE_ENV, load
 from sandbox.sandbox import Sandbox
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.keeper import WEB_UID
-from sandbox.launcher import FIRST_UID, UIDS
+from sandbox.model import FIRST_UID, UIDS, WEB_UID
 from tests.sandbox.box import Box, job_processes, launcher_descriptors, wait_until
 
 

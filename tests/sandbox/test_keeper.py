@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.channel import LAUNCHER_FD
-from sandbox.keeper import WEB_UID
+from sandbox.model import WEB_UID
 from tests.sandbox.box import REPOSITORY, job_processes, wait_until
 
 pytestmark = pytest.mark.core

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sandbox.launcher import FIRST_UID, UIDS
-from sandbox.model import Command, Limits
+from sandbox.model import FIRST_UID, UIDS, Command, Limits
 from sandbox.runtimes import BASE_ENV, load
 from tests.attacks.arena import NAMESPACES, PROBE, Process, descriptors, look
 from tests.attacks.numbers import number
