@@ -8,6 +8,7 @@ what the machine does with those files, or tell who else uses them, are cut off 
 """
 
 import errno
+import os
 from typing import Final, NamedTuple
 
 
@@ -262,7 +263,7 @@ FILTERED: Final = {
         (
             *_one_of(1, FCNTLS),
             # F_SETFL, but for O_DIRECT: in packets, reading a log costs us more than writing it
-            Case((Argument(1, _INT, 4), Argument(2, 0x4000, 0))),
+            Case((Argument(1, _INT, 4), Argument(2, os.O_DIRECT, 0))),
         ),
     ),
     "prctl": Filter("Grants nothing and stops nothing that is counted.", _one_of(0, PRCTLS)),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -241,7 +242,7 @@ REFUSED: dict[str, list[list[int]]] = {
         [0, 17, 100], [0, 17, 103], [0, 270, 1], [0, 1, 26 | UPPER],  # ENCAP, SEGMENT, SOL_NETLINK
     ],
     "fcntl": [
-        *([0, 4, flags] for flags in (0x4000, 0x4800)),
+        *([0, 4, flags] for flags in (os.O_DIRECT, os.O_DIRECT | os.O_NONBLOCK)),
         *([0, command, 0] for command in (36, 37, 38, 1024, 1025, 1036)),
         [0, 1026, 1], [0, 1026 | UPPER, 1],
     ],
