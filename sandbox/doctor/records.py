@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from sandbox.doctor.files import children_of, number_of, text_of
-from sandbox.doctor.words import FIRST_UID, LAST_UID, WARNING, Check, Seen, good, needs_root, sysctl
+from sandbox.doctor.words import WARNING, Check, Seen, good, needs_root, sysctl
+from sandbox.model import LAST_UID, WEB_UID
 
 
 def _core_dumps(root: Path) -> Seen:
@@ -64,7 +65,7 @@ def _watchers(root: Path) -> Seen:
             WARNING, f"{', '.join(running)} running",
             "May keep the names and arguments of jobs' programs, and crashes, after the job is "
             "forgotten.",
-            f"Stop it (sudo systemctl disable --now {running[0]}), or leave out uids {FIRST_UID} "
+            f"Stop it (sudo systemctl disable --now {running[0]}), or leave out uids {WEB_UID} "
             f"to {LAST_UID}.",
         )  # fmt: skip
     return good("no program that is known to record others")
@@ -83,7 +84,7 @@ def _audit_rules(root: Path) -> Seen:
         return Seen(
             WARNING, f"audit rule: {watching[0]}",
             "The arguments of jobs' programs go to the audit log when these rules are loaded.",
-            f"sudo auditctl -A exit,never -S all -F 'uid>={FIRST_UID}' -F 'uid<={LAST_UID}', and "
+            f"sudo auditctl -A exit,never -S all -F 'uid>={WEB_UID}' -F 'uid<={LAST_UID}', and "
             "that line (without sudo auditctl) as the first in /etc/audit/rules.d/00-sandrun.rules",
         )  # fmt: skip
     return good("no audit rule about programs that start")

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 GOOD, WARNING, BAD = "good", "warning", "bad"
 ROOT = Path("/")
-FIRST_UID, LAST_UID = 1_899_999_999, 1_900_059_999  # web's and the jobs' (keeper.py, launcher.py)
 
 
 class Finding(NamedTuple):

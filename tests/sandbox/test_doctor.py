@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import doctor, keeper, launcher
-from sandbox.doctor import BAD, CHECKS, GOOD, TRIALS, WARNING, Finding, words
+from sandbox import doctor
+from sandbox.doctor import BAD, CHECKS, GOOD, TRIALS, WARNING, Finding
 from sandbox.doctor.__main__ import passes, table
 from sandbox.doctor.bugs import BUGS
 from tests.nobody import as_nobody
@@ -384,11 +384,6 @@ def test_what_is_said_to_be_denied_is_and_what_is_said_to_be_allowed_works() -> 
 
 
 # --- words -------------------------------------------------------------------------------------
-
-
-def test_the_job_ids_are_the_launchers_and_the_keepers() -> None:
-    assert words.FIRST_UID == keeper.WEB_UID < launcher.FIRST_UID
-    assert words.LAST_UID == launcher.FIRST_UID + launcher.UIDS - 1
 
 
 def test_every_check_has_a_name_and_a_number_of_its_own_and_is_explained() -> None:
