@@ -104,14 +104,15 @@ def _read_json(body: MemoryFile) -> Form:
     try:
         asked = msgspec.json.decode(raw, type=_Json)
         contents = msgspec.json.decode(asked.files, type=dict[str, str | _Base64])
+        # What is not text in a manifest, or too long a number, has sentences of its own there.
+        json.loads(raw.decode(errors="replace"), object_pairs_hook=_once, parse_int=str)
     except msgspec.ValidationError:
         _refuse(
             'the body must be like {"files": {"main.py": "print(1)", "data": {"base64": "AAH/"}}, '
             '"manifest": {}}'
         )
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         _refuse("the body is not valid JSON")
-    json.loads(bytes(asked.files), object_pairs_hook=_once)
     files = []
     for path, content in contents.items():
         start = body.size

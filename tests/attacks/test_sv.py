@@ -433,9 +433,9 @@ MANY = [f'"d/{n}":{{"base64":""}}' for n in range(20_000)]
 
 
 def test_json_that_says_too_much_is_refused_or_means_one_thing(attacker: Attacker) -> None:
-    """SV-12. Twenty thousand files, names that are no text or lead out, brackets in the
-    manifest, base64 with what does not belong to it: refused within two seconds, or run as it
-    says."""
+    """SV-12. Twenty thousand files, names that are no text or lead out, keys that are there twice,
+    brackets in the manifest, base64 with what does not belong to it: refused within two seconds,
+    or run as it says."""
     one = json.dumps(TREE)
 
     def body(
@@ -457,6 +457,11 @@ def test_json_that_says_too_much_is_refused_or_means_one_thing(attacker: Attacke
         "one place, two ways": (body('@, "d/z": "1", "d//z": "2"'), None),
         "one name twice": (body('@, "z": "1", "z": "2"'), None),
         "one name twice, in two spellings": (body('@, "z": "1", "\\u007a": "2"'), None),
+        "files twice": (
+            json_submission(b'{"files": {"main.py": "1"}, "files": {"main.py": "2"}}'), None),
+        "two manifests": (body("@", '{"entrypoint": "main.py"}, "manifest": {}'), None),
+        "two manifests, in two spellings": (
+            body("@", '{"entrypoint": "main.py"}, "\\u006danifest": {}'), None),
         "file and folder": (body('@, "d": "1", "d/z": "2"'), None),
         "base64 with a line end": (body('@, "z": {"base64": "MTIz\\nNDU="}'), None),
         "base64 with a space": (body('@, "z": {"base64": "MTIz NDU="}'), None),
@@ -472,7 +477,7 @@ def test_json_that_says_too_much_is_refused_or_means_one_thing(attacker: Attacke
         "nothing": (json_submission(b"{}"), None),
         "UTF-16": (json_submission('{"files": {"main.py": "1"}}'.encode("utf-16")), None),
         "more than 4 MB": (body('@, "z": "' + "x" * 4 * MIB + '"'), None),
-    }
+    }  # fmt: skip
 
     def check(case: tuple[bytes, Tree]) -> None:
         raw, expected = case
