@@ -84,7 +84,7 @@ class Engine:
 
     async def inspect(self, reservation: Reservation, archive: int) -> Inspection:
         """What is in the archive. Not more of them at once than there are slots: the others wait.
-        What takes long is drawn from the client's CPU time, also when nothing comes of it.
+        What it takes is drawn from the client's CPU time, whole when nothing comes of it.
 
         Raises BundleRefused or SandboxError.
         """
@@ -92,7 +92,7 @@ class Engine:
             started = self.clock().monotonic
             try:
                 return await self.runner.inspect(archive, reservation.draw_inspection)
-            except asyncio.CancelledError:  # its client has gone, and what it took is not known
+            except asyncio.CancelledError:  # its client has gone, maybe before it was known
                 reservation.draw_inspection(self.clock().monotonic - started)
                 raise
 

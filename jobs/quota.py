@@ -17,7 +17,7 @@ HOUR = 3600.0
 SWEEP_SECONDS = 30.0  # between two looks for clients to forget: a look at 100,000 takes 0.1 s
 MINUTE = 60.0
 CLIENTS = 100_000  # remembered at once; each costs some hundred bytes
-FREE_INSPECTION_SECONDS = 0.5  # what an honest archive takes is far less
+FREE_INSPECTION_SECONDS = 0.5  # of an archive that becomes a job; an honest one takes far less
 ENOUGH_CPU_SECONDS = 1.0  # in the bucket, or a job would be killed as it starts
 _ROUNDING = 1e-6  # seconds: whoever comes when told is not told to wait once more
 SLOT_RETRY_SECONDS = 5  # nobody knows when a job ends
@@ -62,6 +62,7 @@ class Reservation:
         self._account = account
         self._start = start
         self._drawn = 0.0
+        self._inspected: float | None = None  # CPU seconds
         self._open = True
         self._kept = False
 
@@ -73,8 +74,9 @@ class Reservation:
             self.give_back()
 
     def keep(self) -> None:
-        """A job has it now, and ends it."""
+        """A job has it now, and ends it. A part of the inspection is free for one that runs."""
         self._kept = True
+        self._quota.draw(self._account, -min(self._inspected or 0.0, FREE_INSPECTION_SECONDS))
 
     def draw(self, cpu_seconds: float) -> bool:
         """The job has used `cpu_seconds` since its start; whether the client has any left."""
@@ -83,10 +85,12 @@ class Reservation:
         return left > 0
 
     def draw_inspection(self, cpu_seconds: float) -> None:
-        """The archive took so long to read. This is not given back: what is refused costs no job,
-        but nobody keeps the machine busy with archives that are.
+        """The archive took so long to read; the first word counts. This is not given back: what is
+        refused costs no job, but nobody keeps the machine busy with archives that are.
         """
-        self._quota.draw(self._account, max(0.0, cpu_seconds - FREE_INSPECTION_SECONDS))
+        if self._inspected is None:
+            self._inspected = cpu_seconds
+            self._quota.draw(self._account, cpu_seconds)
 
     def end(self, cpu_seconds: float) -> None:
         """The job is over and has used `cpu_seconds` in all."""

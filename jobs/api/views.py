@@ -140,7 +140,7 @@ async def run(request: HttpRequest) -> HttpResponse:
 
 async def _take(request: HttpRequest, site: Site, read: ReadForm) -> Job:
     """The Job that `request` asks for, in line. What is refused on the way is no job of the
-    client's; only what took long to refuse is drawn from its CPU time.
+    client's; only what its inspection took is drawn from its CPU time.
     """
     engine = site.engine
     with body_of(request, site.config.upload_bytes) as body:

@@ -364,7 +364,7 @@ class Quotas(ApiCase):
             '"cpu";q=10;w=60, "hourly";q=20;w=3600, "concurrent";q=2;qu="concurrent-requests"',
         )
 
-    async def test_whatever_is_refused_costs_no_quota(self) -> None:
+    async def test_whatever_is_refused_costs_no_quota_but_what_its_inspection_took(self) -> None:
         self.runner.inspection = BundleRefused("damaged")
         for _ in range(25):
             await self.submit("{", 400)
@@ -375,7 +375,7 @@ class Quotas(ApiCase):
         stats = await self.get("/stats")
         self.assertEqual(
             {key: stats["your_quota"][key] for key in ("used", "active_jobs", "can_submit")},
-            {"used": 0.0, "active_jobs": 0, "can_submit": True},
+            {"used": 26 * 0.01, "active_jobs": 0, "can_submit": True},
         )
         self.assertEqual(stats["your_quota"]["jobs_left_this_hour"], 20)
 

@@ -362,16 +362,51 @@ class Budget(EngineCase):
             await asyncio.gather(*(self.engine.inspect(reservation, 0) for _ in range(50)))
         self.assertEqual(most, self.engine.config.slots)
 
-    async def test_an_inspection_that_takes_long_is_drawn_from_the_clients_cpu_time(self) -> None:
-        for seconds, drawn in (0.4, 0.0), (2.0, 1.5):
-            client = f"192.0.2.{drawn}"
+    async def test_an_inspection_is_drawn_whole_unless_it_becomes_a_job(self) -> None:
+        for seconds, accepted, drawn in (
+            (0.4, False, 0.4),
+            (2.0, False, 2.0),
+            (0.4, True, 0.0),
+            (2.0, True, 1.5),
+        ):
+            client = f"192.0.2.{seconds}{accepted}"
             self.runner.inspection_seconds = seconds
             with self.engine.quota.reserve(client) as reservation:
                 await self.engine.inspect(reservation, os.memfd_create("archive"))
+                if accepted:
+                    reservation.keep()
+                    reservation.end(0.0)
             standing = self.engine.quota.standing(client)
             self.assertEqual(standing.active, 0)
-            self.assertEqual(standing.hourly_left, standing.hourly_limit)
+            self.assertEqual(standing.hourly_limit - standing.hourly_left, accepted)
             self.assertAlmostEqual(standing.cpu_limit - standing.cpu_left, drawn)
+
+    async def test_whoever_leaves_during_an_inspection_pays_it_once(self) -> None:
+        for heard, drawn in ((1.0, 1.0), (None, 3.0)):  # not known: as long as it took
+            client, began = f"192.0.2.{heard}", asyncio.Event()
+
+            async def inspect(
+                archive: int,
+                on_cpu: Callable[[float], None],
+                heard: float | None = heard,
+                began: asyncio.Event = began,
+            ) -> Inspection:
+                if heard is not None:
+                    on_cpu(heard)
+                began.set()
+                await asyncio.Event().wait()
+                raise AssertionError("never reached")
+
+            self.runner.inspect = inspect  # type: ignore[method-assign]
+            with self.engine.quota.reserve(client) as reservation:
+                asking = asyncio.create_task(self.engine.inspect(reservation, 0))
+                await began.wait()
+                self.clock.forward(3.0)
+                asking.cancel()
+                await asyncio.wait((asking,))
+            standing = self.engine.quota.standing(client)
+            refilled = 3.0 / 6 if heard else 0.0
+            self.assertAlmostEqual(standing.cpu_limit - standing.cpu_left, drawn - refilled)
 
     async def test_one_client_may_hold_only_its_part(self) -> None:
         self.runner.files = {"a": bytes(1 << 20)}
