@@ -108,7 +108,7 @@ class Engine:
     def submit(self, manifest: Manifest, upload: Upload, reservation: Reservation) -> Job:
         """The new Job, in line or running already; it has the reservation. Raises Wait."""
         self.admit()
-        size = upload.memory.size
+        size = upload.memory.size + manifest.held_bytes
         if size > self.free:
             raise Full(
                 "The memory for jobs is full; it is freed as jobs are forgotten", retry_after=30

@@ -74,6 +74,7 @@ class Job:
         self._output_memory: MemoryFile | None = None
         self._output_bytes = 0
         self._names_bytes = sum(_name_bytes(member.path) for member in bundle.members)
+        self._asked_bytes = manifest.held_bytes
         self._readers = 0
         self._forgotten = False
 
@@ -130,6 +131,8 @@ class Job:
             self._bundle_memory.close()
             self._bundle_memory = None
         self.bundle = self.bundle._replace(members=())
+        self.manifest = self.manifest.after_the_end()
+        self._asked_bytes = 0
         self._names_bytes = sum(map(_name_bytes, self.outputs))
         self.over.set()
         if self._forgotten:
@@ -154,7 +157,8 @@ class Job:
     def held_bytes(self) -> int:
         """Memory that is held for this job, also once it is forgotten."""
         upload = self.bundle_bytes if self._bundle_memory else 0
-        return self.log.kept_bytes + self._output_bytes + self._names_bytes + upload
+        known = self._names_bytes + self._asked_bytes
+        return self.log.kept_bytes + self._output_bytes + known + upload
 
     @property
     def cpu_seconds(self) -> float:

@@ -9,6 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from sys import getsizeof
 from typing import NamedTuple, NoReturn, TypeVar
 
 import msgspec
@@ -64,6 +65,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float  # 0: no limit of its own
     ttl: int  # seconds from the end until it is forgotten; 0: as this server has it
     warnings: tuple[str, ...] = ()  # what was asked and left out
+
+    @property
+    def held_bytes(self) -> int:
+        """What its texts take in memory: one emoji makes each character four bytes."""
+        words = (self.stdin, *self.args, *self.outputs, *self.env, *self.env.values())
+        return sum(map(getsizeof, words)) if any(words) else 0
+
+    def after_the_end(self) -> "Manifest":
+        """What is asked of a job that is over; its texts were for its run."""
+        return msgspec.structs.replace(self, args=(), env={}, stdin="", outputs=())
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

@@ -306,6 +306,38 @@ class Budget(EngineCase):
         self.assertEqual(job.held_bytes, 100 * 300 + sum(map(len, self.runner.files)))
         self.assertEqual(job.bundle.members, ())
 
+    async def test_the_texts_of_a_manifest_count_and_go_when_it_is_over(self) -> None:
+        self.engine.runner = self.runner = FakeRunner(hold=True)
+        texts = {
+            "stdin": "x" * 200_000 + "\U0001f600",
+            "args": tuple(f"{number}\U0001f600" for number in range(1000)),
+            "env": {f"NAME_{number}": "x" * 100 for number in range(500)},
+            "outputs": ("y" * 1000,) * 100,
+        }
+        before = self.engine.store.held_bytes
+        first, second = (self.submit(**texts) for _ in range(2))
+        alone = first.held_bytes - len(b"print(1)") - (300 + len("main.py"))
+        self.assertGreater(alone, 4 * 200_000 + 1000 * 80 + 500 * 150 + 100_000)
+        self.assertEqual(self.engine.store.held_bytes - before, 2 * first.held_bytes)
+        hashed = first.hash
+        self.engine.cancel(second)
+        self.runner.release()
+        for job in (first, second):
+            await asyncio.wait_for(job.over.wait(), 5)
+            manifest = job.manifest
+            self.assertEqual(
+                (manifest.stdin, manifest.args, manifest.env, manifest.outputs), ("", (), {}, ())
+            )
+            self.assertEqual((manifest.timeout, manifest.entrypoint), (300, "main.py"))
+            self.assertEqual((job.held_bytes, job.hash), (0, hashed))
+        self.assertEqual(self.engine.store.held_bytes, before)
+
+    async def test_a_manifest_for_which_there_is_no_room_is_refused(self) -> None:
+        self.engine.config = Config(client_held_bytes=1 << 20)
+        with self.assertRaises(OverQuota) as caught:
+            self.submit(stdin="x" * (1 << 18) + "\U0001f600")
+        self.assertEqual(caught.exception.reason, "held_bytes")
+
     async def test_what_somebody_still_reads_counts_when_it_is_forgotten(self) -> None:
         self.runner.files, self.runner.stdout = {"a": bytes(1 << 20)}, b"printed"
         job = await self.run_one()
