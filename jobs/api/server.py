@@ -45,6 +45,7 @@ IDLE_SECONDS = 20  # a connection that asks nothing
 REQUESTS_A_TURN = 4  # begun before others are heard again
 BUSY_RETRY_SECONDS = 5
 SMALL_BODY = 1024 * 1024  # bytes that are read before anybody asks whether their client has quota
+SEND_BYTES = 256 * 1024  # of an answer in the kernel; it would take 4 MB for each slow reader
 LINGER_SECONDS = 5  # for a refused client to stop sending and read why
 CONNECTIONS = 2000
 DRAIN_SECONDS = 1.0  # for answers that are on their way when we stop
@@ -434,6 +435,8 @@ class Server(DaphneServer):
         globalLogBeginner.beginLoggingTo(  # Twisted would log the addresses of clients
             [_report_failures], redirectStandardIO=False, discardBuffer=True
         )
+        # Connections inherit it. Linux counts it twice, for what it spends itself.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self._port = reactor.adoptStreamPort(
             self._listener.fileno(), self._listener.family, Factory(self)
         )

@@ -7,7 +7,9 @@ import socket
 import time
 import unittest
 from collections import Counter
+from contextlib import ExitStack
 from http import HTTPStatus
+from pathlib import Path
 from urllib.request import urlopen
 
 import msgspec
@@ -21,6 +23,13 @@ from tests.fakes import FakeRunner
 from tests.jobs.wired import Wired, read_all, readable
 
 MIB = 1024 * 1024
+
+
+def unread(port: int) -> list[int]:
+    """Bytes that the kernel holds for the reader of each connection to `port`."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    ours = (row[4] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01")
+    return [int(queues.partition(":")[0], 16) for queues in ours]
 
 
 def post(body: bytes, *headers: str, length: int | None = None) -> bytes:
@@ -402,6 +411,20 @@ class Answers(unittest.TestCase):
             with urlopen(f"http://127.0.0.1:{server.port}/download/{job_id}/big") as response:
                 self.assertEqual(len(response.read()), 64 * MIB)
         self.assertEqual((server.process.returncode, server.err), (0, ""))
+
+    def test_what_a_client_does_not_read_holds_little_memory_of_the_kernel(self) -> None:
+        with Wired(files={"big": 16 * MIB}) as server:
+            job_id = self.submit(server)
+            with ExitStack() as stack:
+                for _ in range(10):
+                    client = stack.enter_context(server.connect())
+                    client.sendall(get(f"/download/{job_id}/big"))
+                deadline, queues = time.monotonic() + 10, [0]
+                while len(queues) < 10 or min(queues) < 64 * 1024:  # all have been answered
+                    self.assertLess(time.monotonic(), deadline, queues)
+                    queues = unread(server.port)
+                server.ask(get("/health"))  # and the server had time for more
+                self.assertLess(max(unread(server.port)), MIB)
 
     def test_raw_bytes_in_a_name_reach_the_file(self) -> None:
         with Wired(files={"\udcff\n.bin": 3}) as server:
