@@ -99,22 +99,24 @@ def rated(setting: str) -> Callable[[View], View]:
             if config.quotas:
                 _sweep_counters()
                 rate = getattr(config, setting)
-                usage = get_usage(
-                    request,
-                    group=view.__name__,
-                    key=lambda group, request: client_of(request),
-                    rate=rate,
-                    increment=True,
-                )
-                if usage and usage["should_limit"]:
-                    # The window's last second still belongs to it.
-                    wait = usage["time_left"] + 1
-                    raise TooMany(f"Too many requests: {rate} are allowed", wait)
+                if refusal := over_rate(view.__name__, rate, client_of(request), count=True):
+                    raise refusal
             return await view(request, *args, **kwargs)
 
         return count_first
 
     return decorate
+
+
+def over_rate(group: str, rate: str, client: str, count: bool = False) -> TooMany | None:
+    """What one more request of `client` to the view `group` hears; with `count` it is one."""
+    usage = get_usage(
+        None, group=group, key=lambda group, request: client, rate=rate, increment=count
+    )
+    if not usage or usage["count"] + (not count) <= usage["limit"]:
+        return None
+    # The window's last second still belongs to it.
+    return TooMany(f"Too many requests: {rate} are allowed", usage["time_left"] + 1)
 
 
 _swept = time.monotonic()

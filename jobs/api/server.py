@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from daphne.http_protocol import HTTPFactory, WebRequest
 from daphne.server import Server as DaphneServer
@@ -26,13 +27,14 @@ from twisted.logger import globalLogBeginner
 from twisted.web import http
 from zope.interface import implementer
 
-from jobs.api.clients import address_of, client_name, is_trusted, networks
+from jobs.api.clients import address_of, client_name, is_trusted, networks, over_rate
 from jobs.api.errors import report
 from jobs.api.middleware import HEADERS
 from jobs.api.uploads import BODY_KEY, too_large
 from jobs.api.wire import PROBLEM, encode, problem
 from jobs.conf import Config
 from jobs.engine import Engine
+from jobs.errors import Wait
 from jobs.memory import MemoryFile
 
 reactor: Any = installed_reactor
@@ -50,6 +52,8 @@ LINGER_SECONDS = 5  # for a refused client to stop sending and read why
 CONNECTIONS = 2000
 DRAIN_SECONDS = 1.0  # for answers that are on their way when we stop
 STOP_SECONDS = 0.5  # for those that are cut off then
+
+UPLOADS = {b"/submit": "submit", b"/run": "run"}  # what takes a body, and the view's name
 
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -70,6 +74,11 @@ class Channel(TwistedChannel):
         config = self.factory.server.config
         assert isinstance(config, Config)
         return config
+
+    @property
+    def asked(self) -> tuple[bytes, bytes]:
+        """Method and target, once the head is here. Twisted tells the Request after the body."""
+        return self._command, self._path
 
     def dataReceived(self, data: bytes) -> None:
         if self.refused:
@@ -221,20 +230,31 @@ class Request(WebRequest):
 
     def gotLength(self, length: int | None) -> None:
         self.content = io.BytesIO()  # stays empty: what reads the body reads `body`
+        view = self._view()
         if length is not None and length > self.channel.config.upload_bytes:
             self._refuse_body()
-        elif length != 0:
+        elif length != 0 and view:  # else what comes is read, and thrown away
             client = self._client()
             if length and length > self.server.engine.room(client):
                 self._refuse_for_now(length)
             elif length is None or length > SMALL_BODY:
-                self._take_large(client)
+                self._take_large(client, view)
             else:
                 self.body = Body(self.server.engine, client)
 
-    def _take_large(self, client: str) -> None:
+    def _view(self) -> str | None:
+        """The one to which the body will go."""
+        method, target = self.channel.asked
+        path, _ = _path_and_host(target)
+        found = UPLOADS.get(unquote_to_bytes(path.split(b"?", 1)[0]))
+        return found if method == b"POST" else None
+
+    def _take_large(self, client: str, view: str) -> None:
         """A body, unless its client would hear after it that it has had its share."""
-        refusal = self.server.engine.quota.standing(client).refusal
+        config = self.channel.config
+        refusal: Wait | None = self.server.engine.quota.standing(client).refusal
+        if config.quotas:
+            refusal = over_rate(view, config.submit_rate, client) or refusal
         if refusal is None:
             self.body = Body(self.server.engine, client)
         else:
@@ -252,10 +272,9 @@ class Request(WebRequest):
             self.channel.refuse(405, "Methods are written in capital letters", "method_not_allowed")
             return
         headers = self.requestHeaders
-        if found := _ABSOLUTE.fullmatch(path):  # RFC 9112, 3.2.2: it says more than Host
-            path = found[2] if found[2].startswith(b"/") else b"/" + found[2]
-            if len(headers.getRawHeaders(b"Host", ())) == 1:
-                headers.setRawHeaders(b"Host", [found[1]])
+        path, host = _path_and_host(path)
+        if host is not None and len(headers.getRawHeaders(b"Host", ())) == 1:
+            headers.setRawHeaders(b"Host", [host])  # RFC 9112, 3.2.2: it says more than Host
         if upgrade := headers.getRawHeaders(b"Upgrade"):
             # At "websocket" Daphne would give the connection to Autobahn, past our bounds and the
             # Guard. This list means the same, and the Guard refuses it.
@@ -266,13 +285,12 @@ class Request(WebRequest):
         super().setResponseCode(code, message or _phrase(code))  # Twisted does not know 429
 
     def handleContentChunk(self, data: bytes) -> None:
-        if self.channel.refused or self.body is None:
+        if self.channel.refused:
             return
-        if self.received + len(data) > self.channel.config.upload_bytes:
+        self.received += len(data)
+        if self.received > self.channel.config.upload_bytes:
             self._refuse_body()
-        elif self.body.receive(data):
-            self.received += len(data)
-        else:
+        elif self.body is not None and not self.body.receive(data):
             self._refuse_for_now(len(data))
 
     def _refuse_for_now(self, size: int) -> None:
@@ -491,6 +509,14 @@ def _report_failures(event: Any) -> None:
     """Of all that Twisted would log, the exceptions that nobody caught."""
     if failure := event.get("log_failure"):
         report(failure.value)
+
+
+def _path_and_host(target: bytes) -> tuple[bytes, bytes | None]:
+    """What the first line of a request names. Only a whole URL names a host."""
+    found = _ABSOLUTE.fullmatch(target)
+    if not found:
+        return target, None
+    return found[2] if found[2].startswith(b"/") else b"/" + found[2], found[1]
 
 
 def _bare_response(

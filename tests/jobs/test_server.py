@@ -275,6 +275,48 @@ class Bounds(unittest.TestCase):
             self.assertEqual(status_of(server.ask(delete)), 200)
             self.assertEqual(status_of(server.ask(post(body, length=len(body)))), 200)
 
+    def test_who_has_had_the_share_cancels_and_deletes_with_any_body(self) -> None:
+        body = form(b"print(1)")
+        large = ("Transfer-Encoding: chunked",), ("Content-Length: 2000000",)
+        with Wired(hold=True) as server:
+            jobs = [body_of(server.ask(post(body, length=len(body)))) for _ in range(2)]
+            for headers in large:
+                refusal = server.ask(post(b"", *headers))
+                self.assertEqual(body_of(refusal)["reason"], "concurrent_jobs")
+            nobodys = get("/jobs/nobody/cancel", *large[1]).replace(b"GET", b"POST", 1)
+            self.assertEqual(status_of(server.ask(nobodys + bytes(2_000_000))), 404)
+            chunks = b"5\r\nhello\r\n0\r\n\r\n"
+            for job, method, end, sent in zip(
+                jobs, (b"POST", b"DELETE"), ("/cancel", ""), (b"0\r\n\r\n", chunks), strict=True
+            ):
+                owner = f"Authorization: Bearer {job['owner_token']}"
+                raw = get(f"/jobs/{job['job_id']}{end}", owner, *large[0])
+                self.assertEqual(status_of(server.ask(raw.replace(b"GET", method, 1) + sent)), 200)
+            self.await_active(server, 0)
+            self.assertEqual(server.held(), [])
+
+    def test_who_asks_too_often_is_told_before_the_upload_and_only_then(self) -> None:
+        bad, expect = post(b"x", length=1), "Expect: 100-continue"
+        with Wired(submit_rate="2/d") as server:
+            self.assertEqual(status_of(server.ask(bad)), 400)
+            for _ in range(3):  # to be asked is not counted
+                with server.connect() as client:
+                    client.sendall(post(b"", expect, length=90 * MIB))
+                    self.assertEqual(status_of(client.recv(65536)), 100)
+            self.assertEqual(status_of(server.ask(bad)), 400)
+            heard = body_of(server.ask(bad))
+            for length in (90 * MIB, None):
+                raw = post(b"", expect, *(() if length else ("Transfer-Encoding: chunked",)))
+                raw = post(b"", expect, length=length) if length else raw
+                for path in (b"/submit", b"/submit?wait=1", b"/%73ubmit", b"http://x/submit"):
+                    with self.subTest(path=path, length=length):
+                        told = body_of(server.ask(raw.replace(b"/submit", path, 1)))
+                        self.assertEqual(told["reason"], "rate_limited")
+                        self.assertEqual(told["error"], heard["error"])
+            with server.connect() as client:  # each endpoint has its own rate
+                client.sendall(post(b"", expect, length=90 * MIB).replace(b"/submit", b"/run", 1))
+                self.assertEqual(status_of(client.recv(65536)), 100)
+
     def test_a_client_that_leaves_while_it_waits_takes_its_job_along(self) -> None:
         with Wired(hold=True) as server:
             for path in (b"/run", b"/submit?wait=60"):
