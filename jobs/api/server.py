@@ -48,7 +48,9 @@ REQUESTS_A_TURN = 4  # begun before others are heard again
 BUSY_RETRY_SECONDS = 5
 SMALL_BODY = 1024 * 1024  # bytes that are read before anybody asks whether their client has quota
 SEND_BYTES = 256 * 1024  # of an answer in the kernel; it would take 4 MB for each slow reader
-LINGER_SECONDS = 5  # for a refused client to stop sending and read why
+LINGER_SECONDS = (
+    5  # for a refused client to read why; for an answer to begin that may have no reader
+)
 CONNECTIONS = 2000
 DRAIN_SECONDS = 1.0  # for answers that are on their way when we stop
 STOP_SECONDS = 0.5  # for those that are cut off then
@@ -58,6 +60,7 @@ UPLOADS = {b"/submit": "submit", b"/run": "run"}  # what takes a body, and the v
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
+@implementer(interfaces.IHalfCloseableProtocol)
 class Channel(TwistedChannel):
     """One connection. Head and body of each request have one deadline each, from the first byte."""
 
@@ -66,6 +69,7 @@ class Channel(TwistedChannel):
     abortTimeout = LINGER_SECONDS
 
     _deadline: Any = None
+    _half_closed = False
     refused = False
     peer = ""
 
@@ -101,6 +105,43 @@ class Channel(TwistedChannel):
             return
         self._disarm()
         super().allContentReceived()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        super().rawDataReceived(data)
+        pipelined = sum(map(len, self._dataBuffer)) if self._handlingRequest else 0
+        if pipelined > self._optimisticEagerReadSize:
+            self._answer_soon()  # Twisted reads no more, and so would not see the client leave
+
+    def requestDone(self, request: Any) -> None:
+        if not self.refused:
+            self._disarm()
+        super().requestDone(request)
+        if self._half_closed:
+            self._end()
+
+    def readConnectionLost(self) -> None:
+        """Nothing more comes: the client has gone, or closed its half of the connection and reads.
+        Only what we write would tell which. What it asked is answered, if it has not to wait long.
+        """
+        self._half_closed = True
+        self._end()
+
+    def writeConnectionLost(self) -> None:
+        """Our own half: `refuse` has closed it."""
+
+    def _end(self) -> None:
+        if self.requests and self._handlingRequest and not self.refused:
+            self._answer_soon()
+        else:
+            self.loseConnection()
+
+    def _answer_soon(self) -> None:
+        self._arm(LINGER_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        """Hang up, unless an answer has begun: what becomes of that one shows as it is written."""
+        if self.requests and self.requests[0].gate is None:
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: Any) -> None:
         self._disarm()

@@ -270,7 +270,7 @@ def test_requests_in_one_heap_are_answered_in_their_order(attacker: Attacker) ->
     with attacker.connect() as client:
         client.sendall(waits)
         assert eventually(lambda: active(attacker) == 1, 10)
-        client.shutdown(socket.SHUT_WR)  # says no more, and so is taken for gone: with its job
+        client.shutdown(socket.SHUT_WR)  # soon taken for gone: with its job
         assert eventually(lambda: active(attacker) == 0, 10)
 
 

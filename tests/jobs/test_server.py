@@ -318,12 +318,24 @@ class Bounds(unittest.TestCase):
                 self.assertEqual(status_of(client.recv(65536)), 100)
 
     def test_a_client_that_leaves_while_it_waits_takes_its_job_along(self) -> None:
-        with Wired(hold=True) as server:
-            for path in (b"/run", b"/submit?wait=60"):
-                body = form(b"print(1)")
-                with server.connect() as client:
-                    client.sendall(post(body, length=len(body)).replace(b"/submit", path))
-                    self.await_active(server, 1)
+        body = form(b"print(1)")
+        with Wired(hold=True, concurrent_jobs=9, slots=9) as server:
+            ways = ("close", "close half", "close behind much", "stay behind much")
+            with ExitStack() as stack:
+                clients = []
+                for leave in ways:
+                    for path in (b"/run", b"/submit?wait=60"):
+                        client = stack.enter_context(server.connect())
+                        raw = post(body, length=len(body)).replace(b"/submit", path)
+                        much = get("/health") * 300 if "much" in leave else b""
+                        client.sendall(raw.replace(b"Connection: close\r\n", b"") + much)
+                        clients.append((leave, client))
+                self.await_active(server, len(clients))
+                for leave, client in clients:
+                    if leave == "close half":
+                        client.shutdown(socket.SHUT_WR)
+                    elif leave.startswith("close"):
+                        client.close()
                 self.await_active(server, 0)
 
     def await_active(self, server: Wired, jobs: int) -> None:
@@ -333,6 +345,7 @@ class Bounds(unittest.TestCase):
             if stats["system"]["active_jobs"] == jobs == stats["your_quota"]["active_jobs"]:
                 return
             self.assertLess(time.monotonic(), deadline, stats)
+            time.sleep(0.02)  # or reading so often would be refused
 
     def test_a_head_has_no_body_that_could_be_taken_for_the_next_answer(self) -> None:
         with Wired(files={f"f{number}": 1 for number in range(900)}) as server:
@@ -415,6 +428,46 @@ class Targets(unittest.TestCase):
         with Wired() as server:
             answer = server.ask(raw.replace(b" /submit", b" http://localhost/submit"))
             self.assertEqual(status_of(answer), 403)
+
+
+class HalfClosed(unittest.TestCase):
+    """Clients that say that they will ask no more, as `nc -N` does, and read on."""
+
+    def ask(self, server: Wired, raw: bytes) -> bytes:
+        with server.connect() as client:
+            client.sendall(raw)
+            client.shutdown(socket.SHUT_WR)
+            return read_all(client)
+
+    def test_they_hear_all_that_they_asked(self) -> None:
+        body = form(b"print(1)")
+        submit = post(body, length=len(body))
+        with Wired(files={"big": 12 * MIB}) as server:
+            keep = get("/health").replace(b"Connection: close\r\n", b"")
+            for raw in (keep, get("/health")):
+                self.assertEqual(status_of(self.ask(server, raw)), 200)
+            self.assertEqual(self.ask(server, keep * 3).count(b"HTTP/1.1 200 OK"), 3)
+            self.assertEqual(self.ask(server, keep * 500).count(b"HTTP/1.1 200 OK"), 500)
+            for path in (b"/run", b"/submit?wait=9", b"/submit"):
+                raw = submit.replace(b"/submit", path, 1).replace(b"Connection: close\r\n", b"")
+                answer = self.ask(server, raw)
+                self.assertEqual(status_of(answer), 200)
+            job_id = body_of(answer)["job_id"]
+            answer = self.ask(server, keep.replace(b"/health", f"/download/{job_id}/big".encode()))
+            self.assertEqual(len(answer.split(b"\r\n\r\n", 1)[1]), 12 * MIB)
+        self.assertEqual((server.process.returncode, server.out, server.err), (0, "", ""))
+
+    def test_what_is_cut_off_is_not_done_and_what_is_refused_is_told(self) -> None:
+        with Wired() as server:
+            for raw in (b"", b"GET /hea", post(b"", length=9), get("/health")[:-2]):
+                self.assertEqual(self.ask(server, raw), b"")
+            self.assertEqual(status_of(self.ask(server, b"GARBAGE\r\n\r\n")), 400)
+            self.assertEqual(status_of(self.ask(server, post(b"", length=1 << 40))), 413)
+            self.assertEqual(
+                status_of(self.ask(server, get("/health").replace(b"GET", b"get"))), 405
+            )
+            self.assertEqual(server.held(), [])
+        self.assertEqual((server.process.returncode, server.err), (0, ""))
 
 
 class Deadlines(unittest.TestCase):
