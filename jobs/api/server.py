@@ -135,6 +135,13 @@ class Channel(TwistedChannel):
         else:
             self.loseConnection()
 
+    def loseConnection(self) -> None:
+        """After what is left of an answer, for which Twisted waits however long it is not read."""
+        if not self.refused:
+            self.setTimeout(None)  # it would take the deadline for one of a request
+            self._arm(self.config.stall_seconds, self.transport.abortConnection)
+        super().loseConnection()
+
     def _answer_soon(self) -> None:
         self._arm(LINGER_SECONDS, self._give_up)
 

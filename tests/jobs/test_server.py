@@ -7,7 +7,7 @@ import socket
 import time
 import unittest
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from pathlib import Path
 from urllib.request import urlopen
@@ -30,6 +30,17 @@ def unread(port: int) -> list[int]:
     rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     ours = (row[4] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01")
     return [int(queues.partition(":")[0], 16) for queues in ours]
+
+
+def sockets_of(pid: int) -> int:
+    """How many of TCP a process has open."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    inodes = {f"socket:[{row[9]}]" for row in rows}
+    count = 0
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            count += str(fd.readlink()) in inodes
+    return count
 
 
 def post(body: bytes, *headers: str, length: int | None = None) -> bytes:
@@ -520,6 +531,23 @@ class Answers(unittest.TestCase):
                     queues = unread(server.port)
                 server.ask(get("/health"))  # and the server had time for more
                 self.assertLess(max(unread(server.port)), MIB)
+
+    def test_a_client_that_does_not_read_the_end_is_left_too(self) -> None:
+        sizes = [size * 1024 for size in range(350, 751, 50)]  # about what the kernel holds
+        with Wired(files={str(size): size for size in sizes}, stall_seconds=0.5) as server:
+            job_id = self.submit(server)
+            with ExitStack() as stack:
+                for size in sizes:
+                    for half in (False, True):
+                        client = stack.enter_context(server.connect())
+                        client.sendall(get(f"/download/{job_id}/{size}"))
+                        if half:
+                            client.shutdown(socket.SHUT_WR)
+                        self.assertEqual(client.recv(1), b"H")  # the answer has begun
+                deadline = time.monotonic() + 8
+                while sockets_of(server.process.pid) > 1:  # the one that listens
+                    self.assertLess(time.monotonic(), deadline, sockets_of(server.process.pid))
+                    time.sleep(0.05)
 
     def test_raw_bytes_in_a_name_reach_the_file(self) -> None:
         with Wired(files={"\udcff\n.bin": 3}) as server:
