@@ -1,5 +1,7 @@
 """AE: accounting escapes. CPU time and memory that are used and counted for nobody, or too late."""
 
+import gzip
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,18 +9,20 @@ from functools import partial
 
 from tests.attacks.arena import Attacker
 from tests.attacks.invariants import ALONE
+from tests.attacks.wire import Entry, packed, refused, swollen, tar_of
 from tests.journeys.server import Server, eventually
 
+OUT = Entry("../out", b"x")
 LIMIT = 8  # CPU-seconds a minute
 
 
 @contextmanager
-def counting() -> Iterator[Attacker]:
+def counting(limit: float = LIMIT) -> Iterator[Attacker]:
     """A client of a server that grants few CPU-seconds a minute, so that what was used shows."""
     server = Server(
         prefix=ALONE,
         env={
-            "SANDRUN_CPU_SECONDS_PER_MINUTE": LIMIT,
+            "SANDRUN_CPU_SECONDS_PER_MINUTE": limit,
             "SANDRUN_CONCURRENT_JOBS": 100,
             "SANDRUN_JOBS_PER_HOUR": 1000,
         },
@@ -241,3 +245,22 @@ def test_out_of_memory_has_one_verdict_whoever_is_killed(attacker: Attacker) -> 
             faults.append((pages, seen.status))
     assert not faults, faults
     assert {(None, 0), ("memory", -1)} == set(ends), ends
+
+
+def test_what_is_refused_after_long_reading_is_paid(attacker: Attacker) -> None:
+    """AE-15. Archives of 90 MB of nothing, whose last member leads out: each takes less than half
+    a CPU-second and is refused. What they take is drawn, until the account is empty and the next
+    one is not even read; no job is counted."""
+    raw = packed("tar.gz", swollen(tarfile.REGTYPE, 90) + gzip.compress(tar_of([OUT])))
+    with counting(1.5) as client:
+        refused(client.exchange(raw), word="leads out")
+        assert used(client) > 0.03, "for 90 MB"
+        for _ in range(100):
+            answer = client.answer(raw)
+            if answer.status == 429:
+                break
+            assert answer.status == 400, answer
+        assert answer.json["reason"] == "cpu_quota", answer
+        quota = client.ask("GET", "/stats").json["your_quota"]
+        assert quota["active_jobs"] == 0, quota
+        assert quota["jobs_left_this_hour"] == 1000, quota

@@ -5,7 +5,9 @@ import base64
 import json
 import socket
 import time
+from contextlib import ExitStack
 from http import HTTPStatus
+from pathlib import Path
 
 import pytest
 
@@ -276,6 +278,36 @@ def test_requests_in_one_heap_are_answered_in_their_order(attacker: Attacker) ->
 
 def active(attacker: Attacker) -> int:
     return int(attacker.ask("GET", "/stats").json["your_quota"]["active_jobs"])
+
+
+def test_who_reads_nothing_has_little_held_in_the_kernel(attacker: Attacker) -> None:
+    """SV-13. Thirty downloads of 20 MB that nobody reads: what the kernel keeps of each is less
+    than a megabyte, and of the server's own memory next to nothing. Another client has it whole."""
+    web = attacker.server.pids()["web"]
+    with ran(attacker, python("open('o', 'wb').write(bytes(20 << 20))")) as job:
+        asks = request("GET", f"/download/{job['job_id']}/o")
+        assert len(attacker.exchange(asks)) > 20 * MIB
+        before = memory_of(web).total
+        with ExitStack() as stack:
+            for _ in range(30):
+                client = stack.enter_context(attacker.connect())
+                client.sendall(asks)
+                assert client.recv(1)
+            assert attacker.ask("GET", "/health").status == 200
+            assert len(Attacker(attacker.server).exchange(asks)) > 20 * MIB
+            queues = unread(attacker)
+            assert len(queues) == 30, len(queues)
+            assert max(queues) < MIB, queues
+            assert memory_of(web).total - before < 64 * MIB
+        assert eventually(lambda: not unread(attacker), 10)
+
+
+def unread(attacker: Attacker) -> list[int]:
+    """Bytes that the kernel holds for each of the attacker's connections."""
+    remote = socket.inet_aton(attacker.address)[::-1].hex().upper()
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    ours = (row[4] for row in rows if row[2].startswith(f"{remote}:") and row[3] != "06")
+    return [int(queues.partition(":")[0], 16) for queues in ours]
 
 
 # --- tokens -------------------------------------------------------------------------------------
