@@ -38,12 +38,14 @@ def _in_files(word: bytes, since: float) -> Iterator[str]:
 
 
 def _real_mounts() -> list[str]:
-    """Mount points of file systems that outlive a power cut, each file system once."""
+    """Mount points of file systems that outlive a power cut and that somebody can write to, each
+    file system once."""
     mounts: dict[str, str] = {}
     with open("/proc/self/mountinfo") as lines:
         for line in lines:
             fields, _, rest = line.partition(" - ")
-            if rest.split()[0] not in _VIRTUAL:
+            kind, *_, options = rest.split()  # of the file system, not of this mount of it
+            if kind not in _VIRTUAL and "ro" not in options.split(","):
                 point = fields.split()[4].encode().decode("unicode_escape")
                 if os.path.isdir(point):
                     mounts.setdefault(fields.split()[2], point)
