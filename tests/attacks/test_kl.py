@@ -26,7 +26,10 @@ LIMITS = (
     r"oom-kill|oom_reaper|Memory cgroup|invoked oom-killer|Killed process|Tasks in |\[ +\d+\] +\d+|"
     r"fork rejected by pids|Hardware name|Comm: |memory\+swap|VmData|CPU: "
 )
-ONCE = r"32-bit capabilities|negative timeout|executable stack|VmData|legacy capget"
+ONCE = (
+    r"32-bit capabilities|deprecated v2 capabilities|negative timeout|executable stack|VmData|"
+    r"legacy capget"
+)
 KNOWN = re.compile(f"{CRASHES}|{LIMITS}|{ONCE}")
 
 
