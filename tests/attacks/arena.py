@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from tests.journeys.server import Answer, Server, eventually, form, parse, targz
 
 NAMESPACES = ("user", "pid", "net", "mnt", "ipc", "uts", "cgroup")
+HAS_IPV6 = os.path.exists("/proc/net/if_inet6")  # whether this kernel has such sockets at all
 SESSION = f"CNRY-{secrets.token_hex(4)}"  # how every canary of this run begins
 _numbers = itertools.count(1)
 _NONE: Mapping[str, bytes] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import linux, policy
-from tests.attacks.arena import Attacker, compiled
+from tests.attacks.arena import HAS_IPV6, Attacker, compiled
 from tests.attacks.numbers import number, numbered
 from tests.journeys.server import Server, eventually
 
@@ -688,8 +688,7 @@ def test_sockets_reach_no_code_that_programs_do_not_need(attacker: Attacker) -> 
     given = numbered(("socket", "socketpair"))
     tried, made, pairs, wrong, count, control = attacker.python(code, given).said
     assert (tried, count) == (64 * 8 * 8, 21)
-    has_ipv6 = os.path.exists("/proc/net/if_inet6")  # whether the kernel has it at all
-    assert made == ([1, 2, 10] if has_ipv6 else [1, 2])  # AF_UNIX, AF_INET, AF_INET6
+    assert made == ([1, 2, 10] if HAS_IPV6 else [1, 2])  # AF_UNIX, AF_INET, AF_INET6
     assert pairs == [1]
     assert wrong == {}
     assert control == "ok"
