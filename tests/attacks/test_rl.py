@@ -72,8 +72,9 @@ def serving(*options: str, **given: object) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def everyday() -> Iterator[Server]:
-    """As anybody starts it, behind one proxy at most."""
-    with serving("--trust-proxy", f"{PROXY}/32") as server:
+    """As anybody starts it, behind one proxy at most; with a slot for others beside a client's two,
+    which one processor would not give."""
+    with serving("--trust-proxy", f"{PROXY}/32", slots=4) as server:
         yield server
 
 
