@@ -256,7 +256,9 @@ def flip(one, other):
 host = sys.argv[1]
 open("a", "w").write("real"); os.symlink(host, "b")
 os.makedirs("x/d"); open("x/d/f", "w").write("real"); os.symlink("/", "y")
-os.makedirs("z/etc"); open("z/etc/passwd", "w").write("real"); open("z" + host, "w").write("real")
+for path in ("z/etc/passwd", "z" + host):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    open(path, "w").write("real")
 counted, tell = os.pipe()
 def rounds(say_so):
     answers, number = set(), 0
