@@ -567,7 +567,11 @@ def test_whoever_records_what_programs_do_is_reported(attacker: Attacker, tmp_pa
         assert word in row["found"] + row["meaning"], row
         assert row["remedy"], row
 
-    assert each(((name, name) for name in SWITCHED_ON), check) == len(SWITCHED_ON)
+    can = dict(SWITCHED_ON)
+    if not os.path.exists("/sys/kernel/mm/ksm/run"):  # a kernel that shares no pages at all
+        del can["shared pages"]
+        assert found["shared pages"]["verdict"] == doctor.GOOD, found["shared pages"]
+    assert each(((name, name) for name in can), check) == len(can) >= 3
     assert attacker.tokens == {}
 
 

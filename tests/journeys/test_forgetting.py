@@ -241,12 +241,14 @@ def _contents(fd: int) -> Iterator[bytes]:
 
 
 def _mount_points(pid: int | str = "self", only: str = "", everything: bool = False) -> list[str]:
-    """Of file systems that hold files; `only` those of one kind."""
+    """Of file systems that hold files and that somebody can write to; `only` those of one kind."""
     points = []
     for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
-        kind = right.split()[0]
-        if everything or (kind not in _VIRTUAL and only in ("", kind)):
+        kind, *_, options = right.split()  # of the file system, not of this mount of it
+        # A tmpfs may have been filled first.
+        is_fixed = kind in _VIRTUAL or (kind != "tmpfs" and "ro" in options.split(","))
+        if everything or (not is_fixed and only in ("", kind)):
             point = left.split()[4]
             points.append(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point))
     return points
