@@ -41,6 +41,7 @@ from tests.attacks.wire import (
     refused,
     refused_or_ran,
     sent,
+    slow_kernel,
     spoilt,
     submission,
     swollen,
@@ -356,7 +357,8 @@ def test_a_bomb_goes_off_in_a_sandbox_within_3_seconds(attacker: Attacker) -> No
             if b" 503 " in answer[:20]:
                 continue  # the machine was so busy that it took too long, which is said
             refused(answer, reason="invalid_upload")
-            assert cpu_seconds(web) - cpu < 1, "the server has looked into it"
+            used = cpu_seconds(web) - cpu
+            assert used < 1 * slow_kernel(), f"the server has looked into it: {used} s"
             if quick_enough(seconds[-1], 3):
                 return
         raise AssertionError(f"it took {seconds} s, or was answered with 503")
@@ -655,7 +657,7 @@ def test_an_archive_is_read_and_unpacked_only_behind_all_walls(attacker: Attacke
         for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb"):
             assert int(reader.lines[name], 16) == 0, (name, reader)
         assert "/sandrun-" in reader.cgroup and "/jobs/" in reader.cgroup, reader
-    assert used < 1, used
+    assert used < 1 * slow_kernel(), used
     assert memory_of(pids["web"]).rss - before < 16 * MIB
 
 
@@ -664,7 +666,8 @@ def test_uploads_as_large_as_may_be_at_once_stay_in_the_documented_budget(
 ) -> None:
     """AR-25. Every byte is held once, in memory files that are counted, and never in the server's
     own memory: 100 MB for Sandrun itself, which docs/deployment.md tells operators to have."""
-    blob = random.Random(2).randbytes(MIB) * 94
+    most = 94
+    blob = random.Random(2).randbytes(MIB) * most
     loose = submission(file("main.py", b"print('ran')"), file("data", blob))
     inside = submission(file("job.tar", tar_of([MAIN, Entry("data", blob)])), asked(BASIC))
     texts = json_submission({"files": {"main.py": "print('ran')", "a": "x" * (3 * MIB)}})
@@ -681,7 +684,8 @@ def test_uploads_as_large_as_may_be_at_once_stay_in_the_documented_budget(
 
         def upload(client: Attacker, raw: bytes) -> None:
             answer = sent(client, raw)
-            said.append((answer.status, answer.json.get("status"), answer.json.get("reason")))
+            job = answer.json
+            said.append((answer.status, job.get("status"), job.get("error", job.get("reason"))))
 
         forget_peak(web)
         with watching(web, 0.005) as watch:
@@ -694,7 +698,7 @@ def test_uploads_as_large_as_may_be_at_once_stay_in_the_documented_budget(
         for client in clients:
             client.leave()
         assert said == [(200, "completed", None)] * len(uploads), said
-        assert watch.most.memfds > 94 * MIB, "it was looked at"
+        assert watch.most.memfds > most * MIB, "it was looked at"
         sizes = sum(len(raw) for _, raw in uploads)
         assert watch.most.memfds <= sizes * 1.05, (watch.most, sizes)
         assert grown <= 64 * MIB, f"the web server grew by {grown / MIB:.1f} MB"

@@ -72,11 +72,11 @@ def quick_enough(seconds: float, most: float) -> bool:
     wall, cpu = time.perf_counter(), time.thread_time()
     while time.thread_time() - cpu < 0.1:
         pass
-    return seconds < most * (time.perf_counter() - wall) / 0.1 * _slow_kernel()
+    return seconds < most * (time.perf_counter() - wall) / 0.1 * slow_kernel()
 
 
 @functools.cache
-def _slow_kernel() -> float:
+def slow_kernel() -> float:
     """How many times as long as a microsecond, which is much, a call of the kernel takes at best:
     1 on every machine but a guest that is made of processes."""
     times = []
