@@ -13,13 +13,15 @@ from typing import Literal
 
 import msgspec
 
+from jobs.bell import Bell
 from jobs.logs import JobLog
 from jobs.manifest import Manifest
 from jobs.memory import MemoryFile
 from jobs.quota import Reservation
-from sandbox.model import EXIT, Bundle, Output, Result
+from sandbox.model import EXIT, Bundle, Gauge, Output, Result
 
-Meter = Callable[[], float]  # CPU seconds used so far
+FIRST_TICK_SECONDS = 0.002
+LISTENER_SECONDS = 0.0002  # of every tick are for one listener: a thousand do not fill the loop
 
 State = Literal["queued", "running", "completed", "failed"]
 
@@ -29,10 +31,6 @@ class Moment(msgspec.Struct, frozen=True):
 
     monotonic: float
     wall: float
-
-
-def _no_time() -> float:
-    return 0.0
 
 
 class Job:
@@ -59,6 +57,8 @@ class Job:
         self.client = reservation.client
         self.ttl_seconds = ttl_seconds  # from its end on
         self.log = JobLog(log_bytes)
+        self.frames: dict[object, object] = {}  # made of the log for all who watch (api/live.py)
+        self.bell = Bell()  # rings when there is more of the log, and at every turn of its life
         self.state: State = "queued"
         self.created = now
         self.started: Moment | None = None
@@ -67,7 +67,7 @@ class Job:
         self.reason: str | None = None  # why it ended; None while it runs and when completed
         self.error: str | None = None  # a sentence, when it failed by our fault
         self.outputs: dict[str, Output] = {}
-        self._meter: Meter = _no_time
+        self.gauge: Callable[[], Gauge] = Gauge  # what it uses now, as soon as somebody counts
         self.over = asyncio.Event()
         self.stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._bundle_memory: MemoryFile | None = memory
@@ -76,17 +76,37 @@ class Job:
         self._names_bytes = sum(_name_bytes(member.path) for member in bundle.members)
         self._asked_bytes = manifest.held_bytes
         self._readers = 0
-        self._forgotten = False
+        self._tick: asyncio.TimerHandle | None = None  # until then nobody is told of output
+        self.is_forgotten = False
 
     # ---- its life
 
     def start(self, now: Moment) -> None:
         self._expect("queued")
         self.state, self.started = "running", now
+        self._zero = asyncio.get_running_loop().time()
+        self.bell.ring()
 
-    def set_meter(self, meter: Meter) -> None:
+    def take_output(self, stream: str, data: memoryview) -> None:
+        """What the runner calls with every piece of output. The first is told soon, since a line is
+        often written in pieces; what comes after it, together.
+        """
+        self.log.append(stream, data)
+        if self._tick is None:
+            loop = asyncio.get_running_loop()
+            self._tick = loop.call_later(FIRST_TICK_SECONDS, self._settle)
+
+    def _settle(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._tick = None
+        if self.log.settle(round((loop.time() - self._zero) * 1000)):
+            self.bell.ring()
+            wait = max(self.log.tick_seconds, self.bell.listeners * LISTENER_SECONDS)
+            self._tick = loop.call_later(wait, self._settle)
+
+    def set_gauge(self, gauge: Callable[[], Gauge]) -> None:
         """What the runner calls as soon as somebody counts."""
-        self._meter = meter
+        self.gauge = gauge
 
     def finish(self, result: Result, now: Moment) -> None:
         """It ran; `result` says how it ended. Its outputs are the job's from here on."""
@@ -112,12 +132,14 @@ class Job:
         """Give every byte back: at its end, when it runs; when the last one has read it, if
         somebody does.
         """
-        self._forgotten = True
+        self.is_forgotten = True
+        self.bell.ring()
         if self.state == "running":
             return  # the sandbox still reads the upload
         if self._readers:
             return
         self.log = JobLog(0)
+        self.frames = {}
         for memory in (self._bundle_memory, self._output_memory):
             if memory:
                 memory.close()
@@ -134,9 +156,18 @@ class Job:
         self.manifest = self.manifest.after_the_end()
         self._asked_bytes = 0
         self._names_bytes = sum(map(_name_bytes, self.outputs))
+        if self.started:
+            self._settle()
+        self._end_ticks()
         self.over.set()
-        if self._forgotten:
+        self.bell.ring()
+        if self.is_forgotten:
             self.forget()
+
+    def _end_ticks(self) -> None:
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
 
     def _expect(self, *states: State) -> None:
         if self.state not in states:
@@ -163,7 +194,7 @@ class Job:
     @property
     def cpu_seconds(self) -> float:
         """CPU time used so far, or in all."""
-        return self.result.usage.cpu_usec / 1e6 if self.result else self._meter()
+        return self.result.usage.cpu_usec / 1e6 if self.result else self.gauge().cpu_seconds
 
     def read(self, on_end: Callable[[], None]) -> "Reading":
         """Keep log and outputs until somebody has read them, also when the job is forgotten.
@@ -178,7 +209,7 @@ class Job:
 
     def _end_reading(self, on_end: Callable[[], None]) -> None:
         self._readers -= 1
-        if self._forgotten:
+        if self.is_forgotten:
             self.forget()
         on_end()
 

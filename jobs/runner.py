@@ -70,8 +70,8 @@ class SandboxRunner:
             limits,
             stdin=manifest.stdin.encode(),
             patterns=manifest.outputs,
-            on_output=job.log.append,
-            on_clock=job.set_meter,
+            on_output=job.take_output,
+            on_gauge=job.set_gauge,
             stop=job.stop,
         )
 

@@ -42,7 +42,7 @@ class Census:
         return max(self._gone_usec + sum(self._running.values()), self._waited_usec)
 
     def open_clock(self) -> int:
-        """A descriptor for `cgroups.cpu_seconds`, to read only."""
+        """A descriptor for `cgroups.read_gauges`, to read only."""
         return os.open(f"/proc/self/fd/{self._clock}", os.O_RDONLY | os.O_CLOEXEC)
 
     def take(self, running: dict[int, Seen], files: int) -> None:

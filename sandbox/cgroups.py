@@ -14,14 +14,14 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from sandbox.census import Census
 from sandbox.errors import SandboxError
-from sandbox.model import Limits, Usage
+from sandbox.model import Gauge, Limits, Usage
 
 CONTROLLERS = ("memory", "pids", "cpu")
 # What an operator may allow to be missing (SANDRUN_ALLOW_MISSING), and so the controllers.
@@ -334,6 +334,12 @@ class _Folder(NamedTuple):
         finally:
             os.close(fd)
 
+    def open(self, file: str, undo: ExitStack) -> int:
+        """A descriptor to read it again and again, closed by `undo`."""
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        undo.callback(os.close, fd)
+        return fd
+
     def field(self, file: str, key: str) -> int:
         """The number behind `key` in a file of "key number" lines; 0 when it is not there."""
         for line in self.read(file).splitlines():
@@ -416,16 +422,23 @@ class Cgroup:
             int(self._by_controller["cpuacct"].read("cpuacct.usage")) // 1000 - self._cpu_baseline
         )
 
-    def open_cpu_clock(self) -> int:
-        """A descriptor for `cpu_seconds`, for whoever may not open the file itself."""
-        cpu = self._by_controller.get("cpu")
+    def open_gauges(self, undo: ExitStack) -> list[int]:
+        """Descriptors for `read_gauges`, for whoever may not open the files themselves: of the CPU
+        time, and where a cgroup counts memory, of it and of its peak. `undo` closes them.
+        """
+        found = []
+        cpu, memory = self._by_controller.get("cpu"), self._by_controller.get("memory")
         if cpu is None:
             assert self.census, "without a cgroup there is a census"
-            return self.census.open_clock()
-        file = "cpu.stat"
-        if cpu.version == 1:
-            cpu, file = self._by_controller["cpuacct"], "cpuacct.usage"
-        return os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=cpu.fd)
+            found.append(self.census.open_clock())
+            undo.callback(os.close, found[-1])
+        elif cpu.version == 1:
+            found.append(self._by_controller["cpuacct"].open("cpuacct.usage", undo))
+        else:
+            found.append(cpu.open("cpu.stat", undo))
+        if memory:
+            found += [memory.open(name, undo) for name in _MEMORY_GAUGES[memory.version]]
+        return found
 
     @property
     def oom_kills(self) -> int:
@@ -496,9 +509,15 @@ class Cgroup:
         return not busy
 
 
-def cpu_seconds(clock: int) -> float:
-    """CPU time that the cgroup of an `open_cpu_clock` has used. Raises OSError once it is gone."""
-    text = os.pread(clock, 4096, 0).decode()
+_MEMORY_GAUGES = {
+    1: ("memory.usage_in_bytes", "memory.max_usage_in_bytes"),
+    2: ("memory.current", "memory.peak"),
+}
+
+
+def read_gauges(gauges: Sequence[int]) -> Gauge:
+    """What the cgroup of `open_gauges` uses. Raises OSError once it is gone."""
+    text, *memory = (os.pread(gauge, 4096, 0).decode() for gauge in gauges)
     if text.startswith("usage_usec "):  # version 2
-        return int(text.split(None, 2)[1]) / 1e6
-    return int(text) / 1e9
+        return Gauge(int(text.split(None, 2)[1]) / 1e6, *map(int, memory))
+    return Gauge(int(text) / 1e9, *map(int, memory))

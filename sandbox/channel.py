@@ -14,7 +14,7 @@ from typing import Any
 LAUNCHER_FD = "SANDRUN_LAUNCHER_FD"  # the variable that tells web its end of the pair
 NOT_STARTED = 70  # exit code of a launcher that has told web why it could not get ready
 MAX_BYTES = 65536
-MAX_DESCRIPTORS = 4
+MAX_DESCRIPTORS = 6  # control socket, two pipes, three gauges
 
 Message = dict[str, Any]
 

@@ -302,7 +302,7 @@ class Launcher:
 
     def _start(self, id: int, kind: str, limits: Limits, of: object) -> list[int]:
         """Make one sandbox; web's ends of its control socket, stdout and stderr, and for a run
-        the clock of its CPU time.
+        the gauges of what it uses.
 
         Raises SandboxError with the step; everything made up to then is undone.
         """
@@ -331,8 +331,7 @@ class Launcher:
                 step = "pipes"
                 ours, (control, stdout, stderr) = _ends(uid, undo, always)
                 if kind == "run":
-                    ours.append(child.cgroup.open_cpu_clock())
-                    undo.callback(os.close, ours[-1])
+                    ours += child.cgroup.open_gauges(undo)
                 go_read, go = os.pipe2(os.O_CLOEXEC)
                 always.callback(os.close, go_read)
                 always.callback(os.close, go)

@@ -89,6 +89,14 @@ class Usage(NamedTuple):
     wall_usec: int = 0
 
 
+class Gauge(NamedTuple):
+    """What a sandbox uses while it runs; memory is 0 where no cgroup counts it."""
+
+    cpu_seconds: float = 0.0  # up to now
+    memory_bytes: int = 0  # now: processes, files and kernel memory
+    memory_peak_bytes: int = 0
+
+
 class Verdict(NamedTuple):
     """Why it ended. Decided once, outside, from what the kernel says."""
 

@@ -27,6 +27,7 @@ from sandbox.model import (
     MIB,
     Bundle,
     Command,
+    Gauge,
     Inspection,
     Limits,
     Member,
@@ -38,7 +39,7 @@ from sandbox.model import (
 from sandbox.verdict import Facts, decide, limits_hit
 
 OnOutput = Callable[[str, memoryview], None]
-OnClock = Callable[[Callable[[], float]], None]
+OnGauge = Callable[[Callable[[], Gauge]], None]
 
 _MAX_LISTING = 16 * MIB  # JSON of inspect and collect: 10,000 members with long names
 _ARCHIVE_DISK_BYTES = 100 * MIB
@@ -55,16 +56,16 @@ class _Child:
         self.control = socket.socket(fileno=fds[0])
         self.control.setblocking(False)
         self.stdout, self.stderr = fds[1:3]
-        self._clocks = fds[3:]  # one, for a run
-        self._cpu_seconds = 0.0
+        self._gauges = fds[3:]  # of a run
+        self._used = Gauge()
         self.ended = ended
 
-    def cpu_seconds(self) -> float:
-        """CPU time that it has used up to now; from its end on, up to the last time we asked."""
-        for clock in self._clocks:
+    def gauge(self) -> Gauge:
+        """What it uses now; from its end on, what it did the last time we asked."""
+        if self._gauges:
             with contextlib.suppress(OSError):  # its cgroup is gone already
-                self._cpu_seconds = cgroups.cpu_seconds(clock)
-        return self._cpu_seconds
+                self._used = cgroups.read_gauges(self._gauges)
+        return self._used
 
     async def hear(self) -> channel.Message | None:
         """The next message from inside; None at its end, or when it speaks nonsense."""
@@ -93,8 +94,8 @@ class _Child:
 
     def close(self) -> None:
         self.control.close()
-        clocks, self._clocks = self._clocks, []
-        for fd in (self.stdout, self.stderr, *clocks):
+        gauges, self._gauges = self._gauges, []
+        for fd in (self.stdout, self.stderr, *gauges):
             os.close(fd)
 
 
@@ -172,21 +173,21 @@ class Sandbox:
         stdin: bytes = b"",
         patterns: Sequence[str] = (),
         on_output: OnOutput,
-        on_clock: OnClock = lambda clock: None,
+        on_gauge: OnGauge = lambda gauge: None,
         stop: "asyncio.Future[str] | None" = None,
     ) -> Result:
         """Run `command` over `bundle` and collect what it leaves.
 
         `on_output("stdout" | "stderr", bytes)` is called on the loop with every piece of output;
         the view is only valid during the call. `patterns` are the manifest's outputs; empty means
-        every file that the job made or changed. `on_clock` is called once, with a function that
-        tells the CPU seconds used so far. Setting `stop` to a reason ("cancelled",
+        every file that the job made or changed. `on_gauge` is called once, with a function that
+        tells what the job uses. Setting `stop` to a reason ("cancelled",
         "cpu_quota") kills the job, and the verdict has that reason; cancelling the task kills it
         too. Raises SandboxError when a wall could not be put up (nothing ran), BundleRefused when
         the bundle does not unpack (nothing ran).
         """
         async with self._launch("run", limits) as child:
-            on_clock(child.cpu_seconds)
+            on_gauge(child.gauge)
             with self._stopped_by(stop, child):
                 facts, usage = await self._program(child, command, bundle, stdin, on_output)
             verdict = decide(facts)
@@ -425,7 +426,7 @@ class Sandbox:
     def _hear(self) -> None:
         """One packet of the launcher to whoever waits for it."""
         try:
-            message, fds = channel.receive(self._launcher, 4)
+            message, fds = channel.receive(self._launcher, channel.MAX_DESCRIPTORS)
         except BlockingIOError:
             return
         except channel.ProtocolError as error:

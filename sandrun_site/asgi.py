@@ -5,9 +5,10 @@
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core.asgi import get_asgi_application
 
-from jobs.api import errors
+from jobs.api import errors, sockets
 from jobs.api.site import SCOPE_KEY, Site
 from jobs.api.uploads import BODY_KEY
 
@@ -19,12 +20,14 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 def door(site: Site) -> Application:
     """The ASGI application of `site`."""
-    django = get_asgi_application()
+    doors = ProtocolTypeRouter(
+        {"http": get_asgi_application(), "websocket": URLRouter(sockets.urlpatterns)}
+    )
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         scope[SCOPE_KEY] = site
         try:
-            await django(scope, receive, send)
+            await doors(scope, receive, send)
         except Exception as error:
             errors.report(error)
             raise

@@ -96,8 +96,8 @@ class FakeRunner:
 
     async def run(self, job: Job) -> Result:
         self.ran.append(job)
-        job.log.append("stdout", memoryview(self.stdout))
-        job.log.append("stderr", memoryview(self.stderr))
+        job.take_output("stdout", memoryview(self.stdout))
+        job.take_output("stderr", memoryview(self.stderr))
         gate = asyncio.create_task(self._gate.wait())
         try:
             await asyncio.wait((gate, job.stop), return_when=asyncio.FIRST_COMPLETED)

@@ -7,7 +7,7 @@ import functools
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -18,6 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django_ratelimit.core import get_usage
 
 from jobs.api.site import Site, site_of
+from jobs.conf import Config
 from jobs.errors import TooMany
 from jobs.quota import HOUR, MINUTE, Standing
 
@@ -40,6 +41,13 @@ def client_of(request: HttpRequest) -> str:
         networks(site_of(request).config.trust_proxy),
     )
     return client_name(address)
+
+
+def client_in(scope: Mapping[str, Any], config: Config) -> str:
+    """The same of a connection's ASGI scope."""
+    forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+    proxies = networks(config.trust_proxy)
+    return client_name(address_of(scope["client"][0], forwarded.decode("latin-1"), proxies))
 
 
 def address_of(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
@@ -96,16 +104,20 @@ def rated(setting: str) -> Callable[[View], View]:
         @functools.wraps(view)
         async def count_first(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             config = site_of(request).config
-            if config.quotas:
-                _sweep_counters()
-                rate = getattr(config, setting)
-                if refusal := over_rate(view.__name__, rate, client_of(request), count=True):
-                    raise refusal
+            count(view.__name__, client_of(request), getattr(config, setting), config)
             return await view(request, *args, **kwargs)
 
         return count_first
 
     return decorate
+
+
+def count(group: str, client: str, rate: str, config: Config) -> None:
+    """One more request of `client` to `group`. Raises TooMany."""
+    if config.quotas:
+        _sweep_counters()
+        if refusal := over_rate(group, rate, client, count=True):
+            raise refusal
 
 
 def over_rate(group: str, rate: str, client: str, count: bool = False) -> TooMany | None:

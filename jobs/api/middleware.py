@@ -16,7 +16,7 @@ from django.http.request import split_domain_port, validate_host
 from django.utils.cache import patch_vary_headers
 
 from jobs.api.errors import answer
-from jobs.api.site import site_of
+from jobs.api.site import Site, site_of
 from jobs.errors import Foreign, Rejected
 
 GetResponse = Callable[[HttpRequest], Awaitable[HttpResponse]]
@@ -61,16 +61,17 @@ class Guard:
         origin = request.META.get("HTTP_ORIGIN")
         invited = origin in site.config.allow_origin
         handshake = "websocket" in request.META.get("HTTP_UPGRADE", "").lower()
-        refused = refusal(
+        refused = refusal_of(
+            site,
             request.method or "",
-            request.META.get("HTTP_HOST", ""),
-            None if invited else origin,
-            None if invited else request.META.get("HTTP_SEC_FETCH_SITE"),
-            site.hosts,
+            lambda name: request.META.get(f"HTTP_{name.upper().replace('-', '_')}"),
             handshake,
         )
-        if handshake and not refused:
-            refused = Rejected("No WebSocket is served here")
+        if handshake and not refused:  # the server opens the others (jobs/api/sockets.py)
+            refused = Rejected(
+                "No WebSocket can be opened so",
+                "GET /stream/{job_id} over HTTP/1.1, with a Sec-WebSocket-Key and version 13.",
+            )
         if refused:
             response = answer(refused)
         elif invited and request.method == "OPTIONS":
@@ -90,6 +91,22 @@ class Guard:
 
     async def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse:
         return answer(error, request)
+
+
+def refusal_of(
+    site: Site, method: str, header: Callable[[str], str | None], handshake: bool
+) -> Rejected | None:
+    """Why `site` refuses a request with these headers, or None."""
+    origin = header("Origin")
+    invited = origin in site.config.allow_origin
+    return refusal(
+        method,
+        header("Host") or "",
+        None if invited else origin,
+        None if invited else header("Sec-Fetch-Site"),
+        site.hosts,
+        handshake,
+    )
 
 
 def refusal(

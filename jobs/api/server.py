@@ -8,12 +8,13 @@ log, and errors that happen below Django look like the others.
 """
 
 import asyncio
+import functools
 import io
 import re
 import socket
 import threading
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -27,10 +28,14 @@ from twisted.logger import globalLogBeginner
 from twisted.web import http
 from zope.interface import implementer
 
+from jobs.api import websocket
 from jobs.api.clients import address_of, client_name, is_trusted, networks, over_rate
 from jobs.api.errors import report
+from jobs.api.gate import Gate
 from jobs.api.middleware import HEADERS
 from jobs.api.uploads import BODY_KEY, too_large
+from jobs.api.views import TRAILERS_KEY
+from jobs.api.websocket import SOCKET_KEY, Socket
 from jobs.api.wire import PROBLEM, encode, problem
 from jobs.conf import Config
 from jobs.engine import Engine
@@ -42,16 +47,19 @@ TwistedChannel: Any = http.HTTPChannel  # comes without types
 
 Scope = MutableMapping[str, Any]
 Application = Callable[..., Awaitable[None]]
+MayOpen = Callable[[str, Callable[[str], str | None]], bool]
 
 IDLE_SECONDS = 20  # a connection that asks nothing
 REQUESTS_A_TURN = 4  # begun before others are heard again
+WRITES_A_TURN = 16  # pieces of answers, of whatever many clients read at once
 BUSY_RETRY_SECONDS = 5
 SMALL_BODY = 1024 * 1024  # bytes that are read before anybody asks whether their client has quota
 SEND_BYTES = 256 * 1024  # of an answer in the kernel; it would take 4 MB for each slow reader
 LINGER_SECONDS = (
     5  # for a refused client to read why; for an answer to begin that may have no reader
 )
-CONNECTIONS = 2000
+UNBUFFERED = b"x-accel-buffering"  # a header of answers that are read while they are made
+CONNECTIONS = 8000  # of 40 KiB each, when they are WebSockets
 DRAIN_SECONDS = 1.0  # for answers that are on their way when we stop
 STOP_SECONDS = 0.5  # for those that are cut off then
 
@@ -146,14 +154,16 @@ class Channel(TwistedChannel):
         self._arm(LINGER_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
-        """Hang up, unless an answer has begun: what becomes of that one shows as it is written."""
-        if self.requests and self.requests[0].gate is None:
+        """Hang up, unless an answer has begun: what becomes of that one shows as it is written. Of
+        one that goes on as long as a job does, perhaps in silence, nothing would show.
+        """
+        if self.requests and (self.requests[0].gate is None or self.requests[0].is_live):
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Any) -> None:
         self._disarm()
         super().connectionLost(reason)
-        self.factory.lost(self)
+        self.factory.lost(self.peer)
 
     def refuse(
         self, status: int, sentence: str, reason: str, retry_after: int = BUSY_RETRY_SECONDS
@@ -219,23 +229,6 @@ class Channel(TwistedChannel):
         self._deadline = None
 
 
-@implementer(interfaces.IPushProducer)
-class Gate:
-    """Closed while the client does not read what was written already."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.open.set()
-
-    def pauseProducing(self) -> None:
-        self.open.clear()
-
-    def resumeProducing(self) -> None:
-        self.open.set()
-
-    stopProducing = resumeProducing
-
-
 class Body(MemoryFile):
     """The body of a request, counted by the engine as long as it is open."""
 
@@ -269,7 +262,10 @@ class Request(WebRequest):
 
     body: Body | None = None
     received = 0  # bytes of the body
+    chunked: int  # Twisted's
     gate: Gate | None = None
+    is_live = False
+    trailers: Mapping[str, str] = {}  # what the view says behind the body, of an HTTP/1.1 answer
     _parsePOSTFormSubmission = False  # Twisted would parse uploads with its e-mail parser
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -324,10 +320,24 @@ class Request(WebRequest):
         if host is not None and len(headers.getRawHeaders(b"Host", ())) == 1:
             headers.setRawHeaders(b"Host", [host])  # RFC 9112, 3.2.2: it says more than Host
         if upgrade := headers.getRawHeaders(b"Upgrade"):
-            # At "websocket" Daphne would give the connection to Autobahn, past our bounds and the
-            # Guard. This list means the same, and the Guard refuses it.
-            headers.setRawHeaders(b"Upgrade", [b",".join(upgrade) + b","])
+            # At "websocket" Daphne gives the connection to Autobahn, past the Guard. A list means
+            # the same to us, and the Guard refuses it with a sentence.
+            if not self._is_handshake(command, path, version):
+                headers.setRawHeaders(b"Upgrade", [b",".join(upgrade) + b","])
         super().requestReceived(command, path, version)
+
+    def _is_handshake(self, command: bytes, path: bytes, version: bytes) -> bool:
+        """Whether this is to become a Socket, and may."""
+        return (
+            (command, version, self.received) == (b"GET", b"HTTP/1.1", 0)
+            and websocket.is_handshake(self.requestHeaders)
+            and self.server.may_open(path.partition(b"?")[0].decode("latin-1"), self._header)
+        )
+
+    def _header(self, name: str) -> str | None:
+        """As Django has it."""
+        found = self.requestHeaders.getRawHeaders(name.encode())
+        return b",".join(found).decode("latin-1") if found else None
 
     def setResponseCode(self, code: int, message: bytes | None = None) -> None:
         super().setResponseCode(code, message or _phrase(code))  # Twisted does not know 429
@@ -359,6 +369,7 @@ class Request(WebRequest):
         if message.get("type") == "http.response.body" and self._has_no_body():
             message = {**message, "body": b""}  # Twisted drops only the first piece of it
         if message.get("type") == "http.response.start" and self.channel and not self.finished:
+            self.is_live = any(name.lower() == UNBUFFERED for name, _ in message["headers"])
             self.gate = Gate()
             self.registerProducer(self.gate, True)
         super().handle_reply(message)
@@ -369,6 +380,10 @@ class Request(WebRequest):
 
     def finish(self) -> None:
         self._let_go()
+        if self.trailers and self.chunked and self.channel and not self.finished:
+            lines = (f"{name}: {value}\r\n" for name, value in self.trailers.items())
+            self.channel.write(f"0\r\n{''.join(lines)}\r\n".encode())
+            self.chunked = 0  # or Twisted would write an end of its own
         super().finish()
 
     def connectionLost(self, reason: Any) -> None:
@@ -387,9 +402,14 @@ class Request(WebRequest):
             self.body.close()
             self.body = None
 
-    def basic_error(self, status: int, status_text: bytes, body: str) -> None:
-        if self.gate is not None:  # an answer has begun: its end must not look like one
+    def abort(self) -> None:
+        """Hang up without an end that looks like one."""
+        if self.channel:
             self.channel.transport.abortConnection()
+
+    def basic_error(self, status: int, status_text: bytes, body: str) -> None:
+        if self.gate is not None:  # an answer has begun
+            self.abort()
             return
         sentence = status_text.decode("ascii")
         content = _body(status, sentence, "internal" if status >= 500 else "invalid_request")
@@ -429,16 +449,18 @@ class Factory(HTTPFactory):
         channel.timeOut = IDLE_SECONDS
         return channel
 
-    def lost(self, channel: Channel) -> None:
-        client = client_name(channel.peer)
+    def lost(self, address: str) -> None:
+        """A connection from there is no more, whatever it had become."""
+        client = client_name(address)
         self.clients[client] -= 1
         if not self.clients[client]:
             del self.clients[client]
 
 
 class Turnstile:
-    """Lets requests in a few a turn of the loop, in their order. Hundreds that come at once would
-    else all be begun in one turn, and whoever asks for the server's health meanwhile waits for all.
+    """Lets a few in each turn of the loop, in their order. Hundreds of requests that come at once
+    would else all be begun in one turn, or hundreds of readers all be written to in each, and
+    whoever asks for the server's health meanwhile waits for all.
     """
 
     def __init__(self, at_once: int) -> None:
@@ -481,20 +503,28 @@ class Server(DaphneServer):
         application: Application,
         listener: socket.socket,
         engine: Engine,
+        may_open: MayOpen = lambda path, header: False,
     ) -> None:
+        """`may_open`: whether a WebSocket is served on a path, to a request with such headers."""
         turnstile = Turnstile(REQUESTS_A_TURN)
 
         async def in_turn(scope: Scope, receive: Any, send: Any) -> None:
             if scope["path"] != "/health":
                 await turnstile.enter()
+            if scope["type"] == "websocket":
+                receive = functools.partial(websocket.next_message, scope, receive)
             await application(scope, receive, send)
 
         super().__init__(in_turn, endpoints=["a socket that listens already"], server_name="")
         self.engine = engine
+        self.may_open = may_open
         self.config = engine.config
         self.connections: dict[Any, dict[str, Any]] = {}
+        self.ws_factory = websocket.factory(self)
+        self._writing = Turnstile(WRITES_A_TURN)
         self._listener = listener
         self._port: Any = None
+        self.lost: Callable[[str], None]  # what a Socket calls at its end
 
     def run(self) -> None:
         """Daphne's, but for the listener and the factory; returns when all is closed."""
@@ -503,8 +533,10 @@ class Server(DaphneServer):
         )
         # Connections inherit it. Linux counts it twice, for what it spends itself.
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+        factory = Factory(self)
+        self.lost = factory.lost
         self._port = reactor.adoptStreamPort(
-            self._listener.fileno(), self._listener.family, Factory(self)
+            self._listener.fileno(), self._listener.family, factory
         )
         self._listener.close()  # Twisted has its own copy of it
         reactor.callLater(1, self.application_checker)
@@ -517,8 +549,12 @@ class Server(DaphneServer):
         reactor.run()
 
     def create_application(self, protocol: Any, scope: Scope) -> Any:
+        if isinstance(protocol, Socket):
+            scope["root_path"] = ""
+            scope[SOCKET_KEY] = protocol
         if isinstance(protocol, Request):
             scope["root_path"] = ""  # Daphne believes a header that any client may send
+            protocol.trailers = scope[TRAILERS_KEY] = {}
             if protocol.method == b"POST" and protocol.body is not None:
                 scope[BODY_KEY], protocol.body = protocol.body, None
             else:
@@ -527,14 +563,15 @@ class Server(DaphneServer):
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         """Write, then wait until the client has read enough of it; leave one that does not."""
+        if message["type"] in ("websocket.send", "http.response.body"):
+            await self._writing.enter()
         await super().handle_reply(protocol, message)
         gate = getattr(protocol, "gate", None)
         if gate and not gate.open.is_set():
             try:
                 await asyncio.wait_for(gate.open.wait(), self.config.stall_seconds)
             except TimeoutError:
-                if protocol.channel:
-                    protocol.channel.transport.abortConnection()
+                protocol.abort()
 
     async def _stop(self) -> None:
         """Take no more, end what runs, and let the answers that are on their way arrive."""

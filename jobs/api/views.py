@@ -7,15 +7,15 @@ import asyncio
 import functools
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, suppress
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from jobs import archives, bundle, manifest
-from jobs.api import wire
+from jobs.api import live, wire
 from jobs.api.clients import View, client_of, quota_headers, rated
 from jobs.api.errors import refuse
 from jobs.api.filetypes import served_type_of
@@ -28,6 +28,7 @@ from jobs.logs import STREAMS
 from jobs.memory import MemoryFile, in_thread
 from sandbox.model import Output
 
+TRAILERS_KEY = "sandrun.trailers"  # of the scope: headers that our server sends behind the body
 WAIT_SECONDS = 60  # the longest ?wait=
 END_SECONDS = 5  # for a cancelled job to be dead
 CHUNK = 64 * 1024
@@ -120,18 +121,25 @@ async def submit(request: HttpRequest) -> HttpResponse:
 @methods("POST")
 @rated("submit_rate")
 async def run(request: HttpRequest) -> HttpResponse:
-    """The body is code: answer with what it prints, or with everything as JSON if that is asked."""
+    """The body is code: answer with what it prints, as it prints it, and how it ended in the
+    trailers; or with everything as JSON, after the end, if that is asked or ?wait= is there.
+    """
     site = site_of(request)
     seconds = _wait_seconds(request) if "wait" in request.GET else WAIT_SECONDS
     job = await _take(request, site, _read_run)
-    await _wait_with_client(site, job, seconds)
     headers = {
         "Location": f"/status/{job.id}",
         **quota_headers(site, job.client),
-        **wire.run_headers(job),
+        "X-Sandrun-Job": job.id,
+        "X-Sandrun-Owner-Token": job.owner_token,
     }
-    if job.is_over and not _accepts(request, wire.JSON):
-        return _answer(site, job, wire.log_raw(job.log, STREAMS), wire.TEXT, headers)
+    if not _accepts(request, wire.JSON) and "wait" not in request.GET:
+        headers["Trailer"] = ", ".join(wire.END_HEADERS)
+        form = _live_format(request)
+        content = live.follow(form, site.engine, job)
+        trailers = request.scope.setdefault(TRAILERS_KEY, {})
+        return _following(form, _with_client(site, job, content, trailers), headers)
+    await _wait_with_client(site, job, seconds)
     response = _whole(site, job, headers, {"owner_token": job.owner_token})
     if not job.is_over:
         response.status_code = 202
@@ -204,18 +212,49 @@ async def delete(request: HttpRequest, job_id: str) -> HttpResponse:
 @methods("GET")
 @rated("read_rate")
 async def logs(request: HttpRequest, job_id: str) -> HttpResponse:
-    """Both streams as JSON; the bytes as printed with ?stream=, or for whoever takes text only."""
+    """Both streams as JSON; the bytes as printed with ?stream=, or for whoever takes text only.
+    With ?follow=1 in the order of time, while they come.
+    """
     site = site_of(request)
     job = site.engine.store.find(job_id)
     stream = request.GET.get("stream")
     if stream is not None and stream not in STREAMS:
         raise Rejected("stream must be stdout or stderr")
+    if request.GET.get("follow", "0") == "1":
+        since = request.META.get("HTTP_LAST_EVENT_ID") or request.GET.get("since")
+        position = live.position_of(job, since)
+        form = _live_format(request)
+        if request.method == "HEAD":
+            return _following(form, _nothing())
+        return _following(form, live.follow(form, site.engine, job, position, stream))
     wants_text = _accepts(request, "text/plain") and not _accepts(request, wire.JSON)
     if stream is None and not wants_text:
         return _answer(site, job, wire.log_json(job.log))
     pieces = wire.log_raw(job.log, (stream,) if stream else STREAMS)
     truncated = {"X-Sandrun-Truncated": "true" if job.log.truncated else "false"}
     return _answer(site, job, pieces, wire.TEXT, truncated)
+
+
+def _live_format(request: HttpRequest) -> live.Format:
+    """What ?format= names, or Accept; text for everybody else."""
+    name = request.GET.get("format") if request.method != "POST" else None
+    if name is None:
+        accepted = (n for n, form in live.FORMATS.items() if _accepts(request, form.content_type))
+        name = next(accepted, "text")
+    if name not in live.FORMATS:
+        raise Rejected(f"format must be {', '.join(live.FORMATS)}")
+    return live.FORMATS[name]
+
+
+def _following(
+    form: live.Format, content: AsyncIterator[bytes], headers: Mapping[str, str] | None = None
+) -> HttpResponse:
+    """`content`, as it comes."""
+    return StreamingHttpResponse(
+        content,
+        content_type=form.content_type,
+        headers={"X-Accel-Buffering": "no", **(headers or {})},  # nginx would wait for more
+    )
 
 
 @methods("GET")
@@ -300,6 +339,20 @@ async def _wait_with_client(site: Site, job: Job, seconds: float) -> None:
     except asyncio.CancelledError:
         site.engine.delete(job)
         raise
+
+
+async def _with_client(
+    site: Site, job: Job, content: AsyncGenerator[bytes, None], trailers: dict[str, str]
+) -> AsyncIterator[bytes]:
+    """`content`, and how the job ended; when the client leaves, the job goes too."""
+    try:
+        async with aclosing(content):
+            async for piece in content:
+                yield piece
+    finally:
+        if not job.is_over:
+            site.engine.delete(job)
+    trailers |= wire.end_headers(job)
 
 
 def _whole(

@@ -179,18 +179,14 @@ def submitted(engine: Engine, job: Job) -> dict[str, object]:
     }
 
 
-def run_headers(job: Job) -> dict[str, str]:
+END_HEADERS = ("X-Sandrun-Status", "X-Sandrun-Reason", "X-Sandrun-Exit-Code")
+
+
+def end_headers(job: Job) -> dict[str, str]:
     """How a job went, where the body is what it printed."""
-    headers = {
-        "X-Sandrun-Job": job.id,
-        "X-Sandrun-Owner-Token": job.owner_token,
-        "X-Sandrun-Status": job.state,
-    }
-    if job.reason:
-        headers["X-Sandrun-Reason"] = job.reason
-    if job.result and job.result.verdict.exit_code is not None:
-        headers["X-Sandrun-Exit-Code"] = str(job.result.verdict.exit_code)
-    return headers
+    code = job.result.verdict.exit_code if job.result else None
+    values = (job.state, job.reason, None if code is None else str(code))
+    return {name: value for name, value in zip(END_HEADERS, values, strict=True) if value}
 
 
 def whole(engine: Engine, job: Job, more: Mapping[str, object]) -> Iterator[bytes]:
@@ -206,6 +202,43 @@ def whole(engine: Engine, job: Job, more: Mapping[str, object]) -> Iterator[byte
 def status(engine: Engine, job: Job) -> Iterator[bytes]:
     """/status, in pieces: ten thousand outputs take the loop a tenth of a second."""
     return _object(_status(engine, job), output_files=_output_files(job))
+
+
+RESULT_BYTES = 32 * 1024  # of outputs in a result that is one message
+
+
+def result(engine: Engine, job: Job) -> dict[str, object]:
+    """/status of a job that is over, with as many of its outputs as one message can carry."""
+    listed: list[msgspec.Raw] = []
+    size = 0
+    for output in job.outputs.values():
+        entry = encode(_output(job, output))
+        size += len(entry)
+        if size > RESULT_BYTES:
+            break
+        listed.append(msgspec.Raw(entry))
+    return {
+        **_status(engine, job),
+        "outputs": listed,
+        "total_files": len(job.outputs),
+        "outputs_complete": len(listed) == len(job.outputs),
+    }
+
+
+def metrics(engine: Engine, job: Job) -> dict[str, object]:
+    """What a running job has used up to now, and may use."""
+    manifest, gauge = job.manifest, job.gauge()
+    return {
+        "cpu_seconds": gauge.cpu_seconds,
+        "memory_bytes": gauge.memory_bytes,
+        "memory_peak_bytes": gauge.memory_peak_bytes,
+        "wall_seconds": round(job.wall_seconds(engine.clock()), 3),
+        "limits": {
+            "cpu_seconds": manifest.cpu_seconds or None,
+            "memory_bytes": manifest.memory_mb * MIB,
+            "wall_seconds": manifest.timeout,
+        },
+    }
 
 
 def _object(fields: Mapping[str, object], **long: Iterator[bytes]) -> Iterator[bytes]:
@@ -265,6 +298,11 @@ def _execution(job: Job, now: Moment) -> dict[str, object]:
         "environment": job.manifest.environment,
         "interpreter": job.manifest.interpreter,
     }
+
+
+def usage(engine: Engine, job: Job) -> dict[str, object]:
+    """What it used, and its exit code."""
+    return _execution(job, engine.clock())
 
 
 def _usage(job: Job, now: Moment) -> dict[str, object]:

@@ -19,7 +19,7 @@ from django.test import AsyncClient, AsyncRequestFactory
 
 from jobs.api import clients
 from jobs.api.site import SCOPE_KEY, Interpreter, Site
-from jobs.api.views import _wait_seconds, disposition
+from jobs.api.views import TRAILERS_KEY, _wait_seconds, disposition
 from jobs.conf import Config
 from jobs.engine import Engine
 from jobs.errors import Full
@@ -424,9 +424,13 @@ class Running(ApiCase):
     """POST /run, ?wait= and JSON: one request, and everything comes back."""
 
     async def run_code(self, query: str = "", code: bytes = b"print(1)", **headers: str) -> Any:
-        return await self.client.post(
+        """The response; `printed` is what came of it, up to the job's end."""
+        response = await self.client.post(
             f"/run{query}", code, content_type="application/x-www-form-urlencoded", headers=headers
         )
+        if response.streaming:
+            response.printed = b"".join([piece async for piece in response.streaming_content])
+        return response
 
     async def test_the_body_is_code_and_the_answer_what_it_prints(self) -> None:
         self.runner.stdout, self.runner.stderr = b"42\n", b"warning\n"
@@ -439,10 +443,14 @@ class Running(ApiCase):
 
         self.runner.run = seen  # type: ignore[method-assign]
         response = await self.run_code("?args=a%20b&args=%C3%A9&timeout=7&cpu_seconds=1.5")
-        self.assertEqual((response.status_code, response.content), (200, b"42\nwarning\n"))
-        self.assertEqual(response["X-Sandrun-Exit-Code"], "3")
+        self.assertEqual((response.status_code, response.printed), (200, b"42\nwarning\n"))
         self.assertEqual(
-            (response["X-Sandrun-Status"], response["X-Sandrun-Reason"]), ("failed", "exit")
+            response.asgi_request.scope[TRAILERS_KEY],
+            {
+                "X-Sandrun-Status": "failed",
+                "X-Sandrun-Reason": "exit",
+                "X-Sandrun-Exit-Code": "3",
+            },
         )
         (asked,) = ran
         self.assertEqual((asked.entrypoint, asked.interpreter), ("main.py", "python3"))

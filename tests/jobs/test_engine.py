@@ -17,7 +17,7 @@ from jobs.job import Job
 from jobs.manifest import Manifest
 from jobs.memory import MemoryFile
 from sandbox.errors import BundleRefused, SandboxError
-from sandbox.model import Bundle, Inspection, Member
+from sandbox.model import Bundle, Gauge, Inspection, Member
 from tests.fakes import FakeRunner, ManualClock
 
 MANIFEST = Manifest(
@@ -464,7 +464,7 @@ class Charging(EngineCase):
         jobs = [self.submit(), self.submit()]
         other = self.submit("192.0.2.2")
         for job in (*jobs, other):
-            job.set_meter(lambda: seconds)
+            job.set_gauge(lambda: Gauge(seconds))
         seconds = 4.9
         self.engine.draw()
         self.assertAlmostEqual(self.used(), 9.8)
@@ -480,7 +480,7 @@ class Charging(EngineCase):
 
     async def test_the_end_charges_what_was_really_used(self) -> None:
         job = self.submit()
-        job.set_meter(lambda: 0.01)
+        job.set_gauge(lambda: Gauge(0.01))
         self.engine.draw()
         self.runner.release()
         await job.over.wait()
@@ -490,7 +490,7 @@ class Charging(EngineCase):
 
     async def test_our_fault_costs_nothing(self) -> None:
         job = self.submit()
-        job.set_meter(lambda: 3.0)
+        job.set_gauge(lambda: Gauge(3.0))
         self.engine.draw()
         self.runner.error = SandboxError("mount", 13)
         self.runner.release()

@@ -266,7 +266,7 @@ class Counting(unittest.TestCase):
         self.assertIsNone(connect("::ffff:127.0.0.1"))
         self.assertTrue(all(connect("192.0.2.7") for _ in range(10)))
         assert first
-        factory.lost(first)
+        factory.lost("2001:db8::1")
         self.assertTrue(connect("2001:db8::3"))
 
 

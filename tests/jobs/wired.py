@@ -99,6 +99,7 @@ def main() -> None:
     from jobs import conf
     from jobs.api.server import Server, reactor
     from jobs.api.site import Interpreter, Site
+    from jobs.api.sockets import welcome
     from jobs.engine import Engine
     from sandbox import runtimes
     from sandrun_site.asgi import door
@@ -121,7 +122,7 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     print(listener.getsockname()[1], flush=True)
-    Server(door(site), listener, site.engine).run()
+    Server(door(site), listener, site.engine, welcome(site)).run()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sandbox import cgroups, channel
-from sandbox.model import FIRST_UID, UIDS, Bundle, Command, Inspection, Limits, Member, Result
+from sandbox.model import (
+    FIRST_UID,
+    UIDS,
+    Bundle,
+    Command,
+    Gauge,
+    Inspection,
+    Limits,
+    Member,
+    Result,
+)
 from sandbox.runtimes import BASE_ENV, load
 from sandbox.sandbox import Sandbox
 
@@ -112,7 +122,7 @@ class Box:
         cap: int = 10 << 20,
         stdin: bytes = b"",
         patterns: Sequence[str] = (),
-        on_clock: Callable[[Callable[[], float]], None] = lambda clock: None,
+        on_gauge: Callable[[Callable[[], Gauge]], None] = lambda gauge: None,
         stop: "asyncio.Future[str] | None" = None,
         **limits: Any,
     ) -> Ran:
@@ -129,7 +139,7 @@ class Box:
         try:
             result = await self.sandbox.run(
                 command, bundle, Limits(**limits),
-                stdin=stdin, patterns=patterns, on_output=keep, on_clock=on_clock,
+                stdin=stdin, patterns=patterns, on_output=keep, on_gauge=on_gauge,
                 stop=stop,
             )  # fmt: skip
         finally:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.model import MIB
+from sandbox.model import MIB, Gauge
 from tests.sandbox.box import Box, Ran, wait_until
 
 pytestmark = pytest.mark.core
@@ -416,22 +416,41 @@ def test_the_cpu_time_reported_is_what_was_burnt(box: Box) -> None:
     assert cpu_seconds(ran) <= 1.2 * wall_seconds(ran)
 
 
-def test_the_cpu_clock_tells_what_a_running_job_has_used_and_outlives_it(box: Box) -> None:
-    clocks: list[Callable[[], float]] = []
+def test_the_gauge_tells_what_a_running_job_has_used_and_outlives_it(box: Box) -> None:
+    gauges: list[Callable[[], Gauge]] = []
     seen: list[float] = []
 
     def hear(stream: str, data: bytes) -> None:
         if data.strip():  # and not the end of a line alone
-            seen.append(clocks[0]())
+            seen.append(gauges[0]().cpu_seconds)
 
     code = f"say(1); time.sleep(0.2); say(2); burn({BURN}); say(3)"
-    ran = run(box, code, on_output=hear, on_clock=clocks.append)
+    ran = run(box, code, on_output=hear, on_gauge=gauges.append)
     first, slept, burnt = seen
     assert 0 < first < 0.1 * BURN + 0.1
     assert slept - first < 0.05
     assert 0.8 * BURN < burnt - slept < BURN + 0.1  # it burns already while we look
     assert 0 <= cpu_seconds(ran) - burnt < 0.1
-    assert clocks[0]() >= burnt  # nothing more is known once the cgroup is gone
+    assert gauges[0]().cpu_seconds >= burnt  # nothing more is known once the cgroup is gone
+
+
+def test_the_gauge_tells_how_much_memory_a_running_job_has_and_had(box: Box) -> None:
+    gauges: list[Callable[[], Gauge]] = []
+    seen: list[Gauge] = []
+
+    def hear(stream: str, data: bytes) -> None:
+        if data.strip():
+            seen.append(gauges[0]())
+
+    held = f"held = bytearray(b'x') * {64 * MIB}"
+    ran = run(
+        box, f"say(1); {held}; say(2); del held; say(3)", on_output=hear, on_gauge=gauges.append
+    )
+    before, full, after = seen
+    assert before.memory_bytes < 32 * MIB
+    assert 64 * MIB < full.memory_bytes < 96 * MIB
+    assert after.memory_bytes < 32 * MIB and after.memory_peak_bytes > 64 * MIB
+    assert ran.result.usage.memory_peak_bytes >= after.memory_peak_bytes
 
 
 def test_the_cpu_time_of_children_that_nobody_waited_for_is_reported(box: Box) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from sandbox import cgroups
-from sandbox.model import MIB
+from sandbox.model import MIB, Gauge
 from tests.sandbox.box import LAUNCHER, REPOSITORY, Box, Ran
 
 CAP_SYS_RESOURCE = 24
@@ -230,12 +230,12 @@ def test_without_cgroups_cpu_time_is_seen_while_it_runs_and_ends_the_job(bare: B
     seen = [0.0]
 
     async def watched() -> Ran:
-        clocks: list[Callable[[], float]] = []
+        gauges: list[Callable[[], Gauge]] = []
         code = SPIN.format(seconds=60)
-        job = asyncio.create_task(bare.apython(code, cpu_seconds=0.5, on_clock=clocks.append))
+        job = asyncio.create_task(bare.apython(code, cpu_seconds=0.5, on_gauge=gauges.append))
         while not job.done():
             await asyncio.wait([job], timeout=0.05)
-            seen.extend(clock() for clock in clocks)
+            seen.extend(gauge().cpu_seconds for gauge in gauges)
         return await job
 
     ran = bare.wait(watched())

@@ -20,6 +20,7 @@ from jobs import conf
 from jobs.api.middleware import ANY_ADDRESS
 from jobs.api.server import Server, reactor
 from jobs.api.site import Site
+from jobs.api.sockets import welcome
 from sandbox.apps import TAG as MACHINE
 from sandbox.channel import LAUNCHER_FD
 from sandbox.errors import SandboxError
@@ -98,7 +99,7 @@ class Command(BaseCommand):
         except SandboxError as error:
             _exit(f"no sandbox can be had, so nothing is served; the step that failed: {error}")
         self._greet(site, host, listener.getsockname()[1])
-        Server(door(site), listener, site.engine).run()
+        Server(door(site), listener, site.engine, welcome(site)).run()
 
     def _greet(self, site: Site, host: str, port: int) -> None:
         """What to try, and last the line that says that all is ready, which programs wait for."""
