@@ -1,0 +1,194 @@
+"""How live the output is, and what many watchers cost.
+
+    sudo .venv/bin/python benchmarks/live.py [--watchers 200] [--megabytes 100]
+
+First a job prints ten lines, one every 100 ms: how long each takes from the print to a WebSocket
+client and to one that reads /logs?follow=1. Then one job prints so many megabytes while so many
+watch it: whether each got every byte, what the server's memory grew by, and how long /health took.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.journeys.server import Client, Server, memory_of, watching  # noqa: E402
+
+TEN_LINES = """
+import time
+for _ in range(10):
+    print(time.time(), flush=True)
+    time.sleep(0.1)
+"""
+FLOOD = """
+import hashlib, sys
+digest, line = hashlib.sha256(), b""
+for n in range({megabytes}):
+    block = b"".join(b"%015d\\n" % (n * 62500 + m) for m in range(62500))
+    digest.update(block)
+    sys.stdout.buffer.write(block)
+print(digest.hexdigest(), file=sys.stderr)
+"""
+PLENTY = {
+    "SANDRUN_LOG_BYTES": 100 << 20,
+    "SANDRUN_CLIENT_HELD_BYTES": 1 << 30,
+    "SANDRUN_CLIENT_CONNECTIONS": 2000,
+    "SANDRUN_TTL_SECONDS": 3000,
+    "SANDRUN_CPU_SECONDS_PER_MINUTE": 1000,
+}
+
+
+async def websocket(port: int, job: str) -> AsyncIterator[bytes]:
+    """The frames of sandrun.v1, in one loop: a library for it would be what is measured."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 17)
+    writer.write(
+        f"GET /stream/{job} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: sandrun.v1\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101"), head
+    while True:
+        kind, size = await reader.readexactly(2)
+        if size > 125:
+            size = int.from_bytes(await reader.readexactly(2 if size == 126 else 8), "big")
+        data = await reader.readexactly(size)
+        if kind & 15 == 8:
+            break
+        if kind & 15 == 1:
+            yield data
+    writer.close()
+
+
+async def followed(port: int, job: str) -> AsyncIterator[bytes]:
+    """The lines of /logs/{job}?follow=1&format=ndjson, as `curl -N` prints them."""
+    process = await asyncio.create_subprocess_exec(
+        "curl", "-sN", f"http://127.0.0.1:{port}/logs/{job}?follow=1&format=ndjson",
+        stdout=asyncio.subprocess.PIPE, limit=1 << 17,
+    )  # fmt: skip
+    assert process.stdout
+    async for line in process.stdout:
+        yield line
+    await process.wait()
+
+
+async def latency(port: int) -> None:
+    client = Client(port, "127.0.1.1")
+    for name, watch in (("WebSocket", websocket), ("curl -N", followed)):
+        took = []
+        answer = await client.submit({"main.py": TEN_LINES.encode()})
+        async for data in watch(port, answer.json["job_id"]):
+            frame = json.loads(data)
+            if frame["type"] == "stdout":
+                took += [time.time() - float(line) for line in frame["data"].split()]
+        took = [1000 * seconds for seconds in took]
+        assert len(took) == 10, took
+        print(f"{name:10} median {statistics.median(took):5.1f} ms, worst {max(took):5.1f} ms")
+
+
+async def watch(port: int, job: str) -> tuple[str, int, int]:
+    """sha256 of stdout, its bytes, and the bytes that were said to be lost."""
+    digest, size, lost = hashlib.sha256(), 0, 0
+    async for data in websocket(port, job):
+        frame = json.loads(data)
+        if frame["type"] == "stdout":
+            content = frame["data"].encode()
+            digest.update(content)
+            size += len(content)
+        elif frame["type"] == "gap":
+            lost += frame["bytes"]
+    return digest.hexdigest(), size, lost
+
+
+def watch_in_a_process(port: int, job: str, watchers: int, done: int) -> None:
+    async def all_of_them() -> list[tuple[str, int, int]]:
+        return await asyncio.gather(*(watch(port, job) for _ in range(watchers)))
+
+    os.write(done, json.dumps(asyncio.run(all_of_them())).encode())
+
+
+async def crowd(server: Server, watchers: int, megabytes: int, cap: int) -> None:
+    client = Client(server.port, "127.0.1.2")
+    code = "import time; time.sleep(3)\n" + FLOOD.format(megabytes=megabytes)
+    answer = await client.submit({"main.py": code.encode()})
+    job = answer.json["job_id"]
+    web = server.pids()["web"]
+    before = memory_of(web).rss
+    ends, pids = [], []
+    for part in (watchers // 2, watchers - watchers // 2):
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                watch_in_a_process(server.port, job, part, write)
+            finally:
+                os._exit(0)
+        pids.append(pid)
+        os.close(write)
+        ends.append(read)
+    health: list[float] = []
+    began = time.monotonic()
+
+    async def look() -> None:
+        while True:
+            asked = time.monotonic()
+            await client.ask("GET", "/health")
+            health.append(time.monotonic() - asked)
+            await asyncio.sleep(0.1)
+
+    looking = asyncio.create_task(look())
+    with watching(web, 0.1) as seen:
+        said = [await asyncio.to_thread(_read_all, end) for end in ends]
+    took = time.monotonic() - began
+    looking.cancel()
+    for pid in pids:
+        await asyncio.to_thread(os.waitpid, pid, 0)
+    results = [tuple(one) for part in said for one in json.loads(part)]
+    digest = (await client.ask("GET", f"/logs/{job}?stream=stderr")).body.decode().strip()
+    whole = hashlib.sha256((await client.ask("GET", f"/logs/{job}?stream=stdout")).body)
+    grown = seen.most.rss - before
+    most = cap + watchers * 65536
+    assert len(results) == watchers
+    accounted = sum(one[1] + one[2] == megabytes * 1_000_000 for one in results)
+    print(
+        f"{watchers} watchers of {megabytes} MB: {took:.0f} s, "
+        f"{sum(one[0] == digest for one in results)} got every byte, "
+        f"{accounted} every byte or its gap\n"
+        f"/logs is {'whole' if whole.hexdigest() == digest else 'cut'}\n"
+        f"memory grew by {grown >> 20} MiB (log cap and 64 KiB a watcher: {most >> 20} MiB), "
+        f"{(grown - min(cap, megabytes * 1_000_000)) // watchers >> 10} KiB a watcher\n"
+        f"/health: median {1000 * statistics.median(health):.0f} ms, "
+        f"worst {1000 * max(health):.0f} ms of {len(health)}"
+    )
+
+
+def _read_all(fd: int) -> bytes:
+    with open(fd, "rb") as pipe:
+        return pipe.read()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--watchers", type=int, default=200)
+    parser.add_argument("--megabytes", type=int, default=100)
+    asked = parser.parse_args()
+    for cap in (100 << 20, 10 << 20):
+        server = Server(env={**PLENTY, "SANDRUN_LOG_BYTES": cap})
+        try:
+            print(f"log cap {cap >> 20} MiB")
+            asyncio.run(latency(server.port))
+            asyncio.run(crowd(server, asked.watchers, asked.megabytes, cap))
+        finally:
+            server.end()
+
+
+if __name__ == "__main__":
+    main()
