@@ -85,7 +85,7 @@ class Guard:
             response["Access-Control-Expose-Headers"] = "*"
         for name, value in HEADERS.items():
             response.setdefault(name, value)
-        if not response.streaming and response.status_code != 204:
+        if not response.streaming and response.status_code not in (204, 304):
             response.setdefault("Content-Length", str(len(response.content)))
         return response
 

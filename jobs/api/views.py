@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from jobs import archives, bundle, manifest
-from jobs.api import live, wire
+from jobs.api import live, ranges, wire
 from jobs.api.clients import View, client_of, quota_headers, rated
 from jobs.api.errors import refuse
 from jobs.api.filetypes import served_type_of
@@ -26,7 +26,6 @@ from jobs.errors import NotOver, Rejected, UnknownFile
 from jobs.job import Job, Reading
 from jobs.logs import STREAMS
 from jobs.memory import MemoryFile, in_thread
-from sandbox.model import Output
 
 TRAILERS_KEY = "sandrun.trailers"  # of the scope: headers that our server sends behind the body
 WAIT_SECONDS = 60  # the longest ?wait=
@@ -268,22 +267,36 @@ async def outputs(request: HttpRequest, job_id: str) -> HttpResponse:
 @methods("GET")
 @rated("read_rate")
 async def download(request: HttpRequest, job_id: str, name: str) -> HttpResponse:
-    """One output. It is looked up in the list of what was collected; no file is opened by name."""
+    """One output, or a part of it. It is looked up in the list of what was collected; no file is
+    opened by name.
+    """
     site = site_of(request)
     job = site.engine.store.find(job_id)
     output = job.outputs.get(_asked_path(request, name))
     if output is None:
         raise UnknownFile
+    etag = f'"{output.sha256}"'
+    if ranges.has_it(request, etag):
+        return HttpResponse(status=304, headers={"ETag": etag})
+    part = ranges.asked(request, output.size, etag)
+    start, stop = part or (0, output.size)
+    if part and start >= stop:
+        whole = {"Content-Range": f"bytes */{output.size}"}
+        return refuse(416, f"The file has {output.size} bytes", "invalid_range", headers=whole)
     headers = {
-        "Content-Length": str(output.size),
+        "Accept-Ranges": "bytes",
+        "ETag": etag,
+        "Content-Length": str(stop - start),
         "Content-Disposition": disposition(wire.raw_path(output.path)),
         "Content-Security-Policy": "sandbox; default-src 'none'",
     }
-    kind = served_type_of(output.path)
+    if part:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{output.size}"
+    kind, status = served_type_of(output.path), 206 if part else 200
     if request.method == "HEAD":
         return HttpResponse(content_type=kind, headers=headers)
-    content = _read_out(_read(site, job), output)
-    return StreamingHttpResponse(content, content_type=kind, headers=headers)
+    content = _read_out(_read(site, job), output.offset + start, output.offset + stop)
+    return StreamingHttpResponse(content, status=status, content_type=kind, headers=headers)
 
 
 @methods("GET")
@@ -370,11 +383,11 @@ async def _nothing() -> AsyncIterator[bytes]:
     yield b""
 
 
-async def _read_out(memory: MemoryFile, output: Output) -> AsyncIterator[bytes]:
-    """The bytes of `output`. `memory` is the download's own: the job may be forgotten meanwhile."""
+async def _read_out(memory: MemoryFile, start: int, stop: int) -> AsyncIterator[bytes]:
+    """Bytes [start, stop). `memory` is the download's own: the job may be forgotten meanwhile."""
     try:
-        for start in range(0, output.size, CHUNK):
-            yield memory.read(output.offset + start, min(CHUNK, output.size - start))
+        for at in range(start, stop, CHUNK):
+            yield memory.read(at, min(CHUNK, stop - at))
     finally:
         memory.close()
 

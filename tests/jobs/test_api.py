@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import hashlib
 import io
 import json
 import os
@@ -926,6 +927,59 @@ class Downloading(ApiCase):
         """As our server gives it to Django: decoded, and raw beside it."""
         scope = {"path": unquote(url), "raw_path": url.encode(), "headers": [], "query_string": b""}
         return await self.client.request(**scope)
+
+    async def part_of(self, **headers: str) -> tuple[int, bytes, Any]:
+        """Status, body and headers for /download of a file of the digits."""
+        if "digits" not in self.runner.files:
+            self.runner.files = {"digits": b"0123456789"}
+            self.job_id = await self.run_one()
+        response = await self.client.get(f"/download/{self.job_id}/digits", headers=headers)
+        if not response.streaming:
+            return response.status_code, response.content, response.headers
+        body = b"".join([piece async for piece in response.streaming_content])
+        self.assertEqual(response["Content-Length"], str(len(body)))
+        return response.status_code, body, response.headers
+
+    async def test_a_part_of_a_file_can_be_asked_for(self) -> None:
+        for asked, content, told in (
+            ("bytes=2-4", b"234", "bytes 2-4/10"),
+            ("bytes=0-0", b"0", "bytes 0-0/10"),
+            ("bytes=7-", b"789", "bytes 7-9/10"),
+            ("bytes=8-99", b"89", "bytes 8-9/10"),
+            ("bytes=-3", b"789", "bytes 7-9/10"),
+            ("bytes=-99", b"0123456789", "bytes 0-9/10"),
+        ):
+            status, body, headers = await self.part_of(range=asked)
+            self.assertEqual((status, body, headers["Content-Range"]), (206, content, told), asked)
+
+    async def test_what_is_no_range_is_the_whole_file(self) -> None:
+        for asked in (
+            *("", "bytes=", "bytes=-", "bytes=4-2", "bytes=0-1,3-4", "lines=1-2", "bytes=a-b"),
+            *("bytes= 1-2", "bytes=" + "9" * 30 + "-"),
+        ):
+            status, body, headers = await self.part_of(range=asked)
+            self.assertEqual((status, body), (200, b"0123456789"), asked)
+            self.assertEqual(headers["Accept-Ranges"], "bytes")
+
+    async def test_a_range_behind_the_end_is_told_how_long_the_file_is(self) -> None:
+        for asked in ("bytes=10-", "bytes=10-12", "bytes=-0", "bytes=999999-"):
+            status, body, headers = await self.part_of(range=asked)
+            self.assertEqual((status, headers["Content-Range"]), (416, "bytes */10"), asked)
+            self.assertEqual(json.loads(body)["reason"], "invalid_range")
+
+    async def test_who_has_the_file_is_not_sent_it_again(self) -> None:
+        _, _, headers = await self.part_of()
+        tag = headers["ETag"]
+        self.assertEqual(tag, f'"{hashlib.sha256(b"0123456789").hexdigest()}"')
+        for known in (tag, f"W/{tag}", f'"x", {tag}', "*"):
+            status, body, headers = await self.part_of(**{"if-none-match": known})
+            self.assertEqual((status, body, headers["ETag"]), (304, b"", tag), known)
+            self.assertNotIn("Content-Length", headers)
+        status, _, _ = await self.part_of(**{"if-none-match": '"x"'})
+        self.assertEqual(status, 200)
+        for condition, expected in ((tag, 206), ('"x"', 200), (f"W/{tag}", 200)):
+            status, _, _ = await self.part_of(**{"range": "bytes=1-2", "if-range": condition})
+            self.assertEqual(status, expected, condition)
 
     async def test_nothing_is_served_as_something_that_runs(self) -> None:
         kinds = {
