@@ -159,3 +159,15 @@ class Commands(unittest.TestCase):
         done = subprocess.run([ROOT / "script/setup", "--test"], capture_output=True, text=True)
         self.assertEqual(done.returncode, 2)
         self.assertRegex(done.stderr, r"^script/setup: .+\n$")
+
+
+class Tables(unittest.TestCase):
+    """Tables that name code and tests are no better than their last check."""
+
+    def test_every_wall_that_a_mutation_takes_out_stands_where_the_table_says(self) -> None:
+        from tests.attacks.walls import WALLS, stale
+
+        self.assertEqual(stale(WALLS), [])
+        for file, _, name in {test.partition("::") for wall in WALLS for test in wall.tests}:
+            text = (ROOT / "tests/attacks" / file).read_text()
+            self.assertIn(f"def {name.partition('[')[0]}(", text)

@@ -192,11 +192,11 @@ def test_whoever_breaks_the_protocol_is_hung_up_on(attacker: Attacker) -> None:
 FLOODS = {
     "pings": frame(bytes(125), PING),
     "pongs": frame(bytes(125), PONG),
-    "empty text": frame(b""),
-    "small text": frame(b"{}"),
-    "large text": frame(b"x" * 60_000),
+    "empty-text": frame(b""),
+    "small-text": frame(b"{}"),
+    "large-text": frame(b"x" * 60_000),
     "bytes": frame(bytes(60_000), BINARY),
-    "endless continuation": frame(b"", 0, False),
+    "endless-continuation": frame(b"", 0, False),
 }
 
 
@@ -209,7 +209,7 @@ def test_whoever_sends_for_ever_is_not_read_for_ever(attacker: Attacker, name: s
     with waiting(attacker) as job, opened(attacker, job) as watching:
         watching.socket.settimeout(1)
         flood = FLOODS[name] * (65_536 // len(FLOODS[name]) + 1)
-        if name == "endless continuation":
+        if name == "endless-continuation":
             watching.socket.sendall(frame(b"x", TEXT, False))
         sent, until = 0, time.monotonic() + 8
         with suppress(TimeoutError, ConnectionError):

@@ -52,10 +52,12 @@ TEMPLATE, LINUX, CGROUPS = "sandbox/template.py", "sandbox/linux.py", "sandbox/c
 COLLECT, UNTAR, UNZIP = "sandbox/collect.py", "sandbox/untar.py", "sandbox/unzip.py"
 MEMBERS, SANDBOX, PRIVILEGES = "sandbox/members.py", "sandbox/sandbox.py", "sandbox/privileges.py"
 ENGINE, VIEWS, GUARD = "jobs/engine.py", "jobs/api/views.py", "jobs/api/middleware.py"
+SOCKETS, WEBSOCKET = "jobs/api/sockets.py", "jobs/api/websocket.py"
 
 NAMESPACES = "test_ls.py::test_every_namespace_is_a_jobs_own"
 GIVEN_UP = "test_ls.py::test_no_process_of_a_job_has_a_privilege"
 LIMITS = "test_pr.py::test_a_job_is_shown_its_own_limits"
+FLOODED = "test_ws.py::test_whoever_sends_for_ever_is_not_read_for_ever"
 NO_OUTPUTS = "test_oc.py::test_links_and_pipes_are_nobodys_outputs[outputs0-kept0]"
 NO_MEMBERS = "test_ar.py::test_a_member_that_must_not_be_is_refused"
 PROBED = "test_uc.py::test_nobody_is_told_what_others_read_in_usr"
@@ -133,7 +135,7 @@ WALLS = [
     wall(
         "charged-to-the-jobs-own-uid",
         "test_uc.py::test_what_jobs_watch_and_queue_is_counted_for_themselves",
-        (LAUNCHER, "                os.seteuid(uid)\n", ""),
+        (LAUNCHER, "    os.seteuid(uid)\n", ""),
     ),
     # --- privileges
     wall(
@@ -448,9 +450,8 @@ WALLS = [
     wall(
         "downloads-in-a-browsers-sandbox", "test_wb.py::test_no_output_is_run_by_a_browser",
         (VIEWS,
-         '        "Content-Security-Policy": "sandbox; default-src \'none\'",\n'
-         "    }\n    kind = served_type_of(output.path)\n",
-         "    }\n    kind = served_type_of(output.path)\n"),
+         '        "Content-Security-Policy": "sandbox; default-src \'none\'",\n    }\n    if part:',
+         "    }\n    if part:"),
     ),
     wall(
         "no-other-origin", "test_wb.py::test_another_web_site_starts_nothing_and_reads_nothing",
@@ -459,6 +460,24 @@ WALLS = [
     wall(
         "no-other-site", "test_wb.py::test_another_web_site_starts_nothing_and_reads_nothing",
         (GUARD, "if fetch_site is not None and fetch_site not in _OWN_SITES:", "if False:"),
+    ),
+    wall(
+        "no-other-sites-sockets", "test_ws.py::test_only_our_own_pages_and_programs_open_a_socket",
+        (SOCKETS, 'return known and refusal_of(site, "GET", header, handshake=True) is None',
+         "return known"),
+    ),
+    wall(
+        "sockets-are-read-as-looked-at", f"{FLOODED}[empty-text]",
+        (WEBSOCKET,
+         "        self.transport.pauseProducing()  # until somebody has taken what came\n", ""),
+    ),
+    wall(
+        "sockets-of-few-frames", f"{FLOODED}[endless-continuation]",
+        (WEBSOCKET, "if self._frames > FRAMES:", "if False:"),
+    ),
+    wall(
+        "pongs-that-are-read", f"{FLOODED}[pings]",
+        (WEBSOCKET, "if self.gate.open.is_set():", "if True:"),
     ),
     wall(
         "no-other-host", "test_wb.py::test_a_head_that_is_none_or_too_long_is_refused",
