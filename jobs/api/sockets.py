@@ -10,12 +10,11 @@ import re
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, cast
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.http import QueryDict
 from django.urls import path
 
 from jobs.api import live, wire
@@ -61,6 +60,7 @@ class Stream(AsyncWebsocketConsumer):
         offered = self.scope["subprotocols"]
         self._speaks_json = PROTOCOL in offered
         self._watching: asyncio.Task[None] | None = None
+        self._job: Job | None = None  # until it is found
         await self.accept(PROTOCOL if self._speaks_json else None)
         site = cast(Site, self.scope[SCOPE_KEY])
         self._engine = site.engine
@@ -68,9 +68,8 @@ class Stream(AsyncWebsocketConsumer):
         try:
             count("stream", client_in(self.scope, site.config), site.config.read_rate, site.config)
             self._job = site.engine.store.find(job_id)
-            position = live.position_of(
-                self._job, QueryDict(self.scope["query_string"]).get("since")
-            )
+            query = dict(parse_qsl(self.scope["query_string"].decode("latin-1")))
+            position = live.position_of(self._job, query.get("since"))
         except Rejected as refused:
             sentence = f"{refused.sentence}: {job_id}" if refused.reason == "unknown_job" else None
             await self._refuse(refused, sentence)
@@ -103,8 +102,8 @@ class Stream(AsyncWebsocketConsumer):
         await self.close(1000)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        if not self._speaks_json:
-            return  # the earlier clients had nothing to say
+        if not self._speaks_json or self._job is None:
+            return  # the earlier clients had nothing to say; and of no job there is nothing
         try:
             try:
                 order = msgspec.json.decode(text_data or "", type=Order)

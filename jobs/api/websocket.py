@@ -52,6 +52,8 @@ class Socket(WebSocketProtocol):
             self.transport.resumeProducing()
 
     def handle_reply(self, message: dict[str, Any]) -> None:
+        if self.state not in (self.STATE_CONNECTING, self.STATE_OPEN):
+            return  # one of us has said the last word
         if prepared := message.get(MESSAGE_KEY):
             self.sendPreparedMessage(prepared)
         else:

@@ -128,7 +128,8 @@ def test_bytes_that_end_lines_elsewhere_smuggle_no_header(attacker: Attacker) ->
 
 
 IDS = ("x" * 200, "x" * 5000, "%2e%2e", "*", "job-*", "job.{}", "%00", "%F0%9F%98%80", "{}%20",
-       "%0a{}", "{}?since=0&since=9999", "..%2f{}", "JOB-{}")  # fmt: skip
+       "%0a{}", "{}?since=0&since=9999", "x?" + "a&" * 5000, "{}?%ff=%ff&since=%ff",
+       "..%2f{}", "JOB-{}")  # fmt: skip
 
 
 def test_a_name_that_is_no_jobs_watches_nothing(attacker: Attacker) -> None:
@@ -141,6 +142,7 @@ def test_a_name_that_is_no_jobs_watches_nothing(attacker: Attacker) -> None:
                 refused(str(error).encode(), 400, 404)
                 continue
             with watching:
+                watching.send(json.dumps({"type": "cancel", "owner_token": "x"}))
                 (only,) = watching.frames()
                 assert only["type"] == "error", name
                 assert watching.closed in (4400, 4404), name
