@@ -3,6 +3,7 @@
 import json
 import resource
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -238,7 +239,7 @@ def test_nothing_is_inflated(attacker: Attacker) -> None:
 
 def test_one_address_has_its_share_of_connections(attacker: Attacker) -> None:
     """WS-04. 2,000 sockets of one address: 200 are opened, and as many again when those are closed.
-    A thousand that come and go leave nothing."""
+    A thousand that come and go leave nothing, nor do those that leave within their handshake."""
     web = attacker.server.pids()["web"]
     with waiting(attacker) as job, ExitStack() as stack:
         for _ in range(2000):
@@ -257,6 +258,15 @@ def test_one_address_has_its_share_of_connections(attacker: Attacker) -> None:
             with opened(attacker, job) as watching:
                 if number % 2:
                     watching.send(b"", CLOSE)
+        hasty = (
+            f"GET /stream/{job} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ).encode() + frame(b"{}") * 3  # fmt: skip
+        for number in range(600):
+            with attacker.connect() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(hasty[: len(hasty) - number % 7])
 
 
 def test_five_thousand_sockets_are_open_and_the_server_answers() -> None:
