@@ -62,7 +62,7 @@ class Wire:
         channel.send(self.web, message)
 
     def hear(self) -> channel.Message:
-        message, fds = channel.receive(self.web, 4)
+        message, fds = channel.receive(self.web, channel.MAX_DESCRIPTORS)
         self.held += fds
         return {**message, "fds": fds}
 
