@@ -249,7 +249,7 @@ def _following(
     form: live.Format, content: AsyncIterator[bytes], headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
     """`content`, as it comes."""
-    return StreamingHttpResponse(
+    return Streamed(
         content,
         content_type=form.content_type,
         headers={"X-Accel-Buffering": "no", **(headers or {})},  # nginx would wait for more
@@ -296,7 +296,7 @@ async def download(request: HttpRequest, job_id: str, name: str) -> HttpResponse
     if request.method == "HEAD":
         return HttpResponse(content_type=kind, headers=headers)
     content = _read_out(_read(site, job), output.offset + start, output.offset + stop)
-    return StreamingHttpResponse(content, status=status, content_type=kind, headers=headers)
+    return Streamed(content, status=status, content_type=kind, headers=headers)
 
 
 @methods("GET")
@@ -321,12 +321,12 @@ async def download_all(request: HttpRequest, job_id: str) -> HttpResponse:
     }
     kind = archives.FORMATS[form].content_type
     if request.method == "HEAD":  # streaming: nobody knows yet how long it would be
-        return StreamingHttpResponse(_nothing(), content_type=kind, headers=headers)
+        return Streamed(_nothing(), content_type=kind, headers=headers)
     found = list(job.outputs.values())
     content = archives.stream(form, _read(site, job), found, int(job.ended.wall))
     if last:
         site.engine.delete(job)
-    return StreamingHttpResponse(content, content_type=kind, headers=headers)
+    return Streamed(content, content_type=kind, headers=headers)
 
 
 def _own_job(request: HttpRequest, job_id: str) -> Job:
@@ -378,6 +378,17 @@ def _whole(
     return _answer(site, job, wire.whole(site.engine, job, more or {}), wire.JSON, headers)
 
 
+class Streamed(StreamingHttpResponse):
+    """An answer in pieces. When its client leaves, what makes the pieces is closed there and then:
+    Django's leaves that to the garbage collector, and with it what a generator holds.
+    """
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async with aclosing(self._iterator) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
 async def _nothing() -> AsyncIterator[bytes]:
     return
     yield b""
@@ -410,7 +421,7 @@ def _answer(
                 yield piece
                 await asyncio.sleep(0)  # others are served between two pieces
 
-    return StreamingHttpResponse(one_by_one(), content_type=kind, headers=headers)
+    return Streamed(one_by_one(), content_type=kind, headers=headers)
 
 
 def _read(site: Site, job: Job) -> Reading:

@@ -383,18 +383,26 @@ def test_a_path_of_a_download_that_is_no_name_is_not_found(
     refused(download(attacker, seen.id, "a" * 17_000), 414, reason="too_large")
 
 
-def test_ranges_are_ignored(attacker: Attacker) -> None:
-    """OC-17. Whatever is asked for, the whole comes, once."""
-    seen = run(attacker, "open('out', 'w').write('0123456789')")
+def test_a_range_is_a_part_of_the_file_and_nothing_else(attacker: Attacker) -> None:
+    """OC-17. One range within the file is that part; behind its end is none; of many, of none, or
+    for another version the whole comes, once."""
+    seen = run(attacker, "open('a', 'w').write('before'); open('out', 'w').write('0123456789')")
+    target = f"/download/{seen.id}/out"
     many = "bytes=" + ",".join(f"{n}-" for n in range(1000))
-    for value in (
-        "bytes=0-0", "bytes=-5", "bytes=9-1", "bytes=100-", many, "bytes=", "lines=1", "x",
-    ):  # fmt: skip
-        target = f"/download/{seen.id}/out"
-        raw = request("GET", target, None, f"Range: {value}", 'If-Range: "x"')
-        answer = attacker.answer(raw)
+    for value in ("bytes=9-1", many, "bytes=", "lines=1", "x", "bytes=0-0,-1", "bytes=-1-2"):
+        answer = attacker.answer(request("GET", target, None, f"Range: {value}"))
         assert (answer.status, answer.body) == (200, b"0123456789"), value
-        assert "accept-ranges" not in answer.headers and "content-range" not in answer.headers
+        assert "content-range" not in answer.headers
+    for value in ("bytes=0-0", "bytes=-5", "bytes=100-"):
+        answer = attacker.answer(request("GET", target, None, f"Range: {value}", 'If-Range: "x"'))
+        assert (answer.status, answer.body) == (200, b"0123456789"), value
+    for value, part in (("0-0", b"0"), ("-5", b"56789"), ("-500", b"0123456789"), ("8-99", b"89")):
+        answer = attacker.answer(request("GET", target, None, f"Range: bytes={value}"))
+        assert (answer.status, answer.body) == (206, part), value
+        hardened(answer)
+    for value in ("100-", "10-10", "-0", "9" * 18 + "-"):
+        raw = attacker.exchange(request("GET", target, None, f"Range: bytes={value}"))
+        refused(raw, 416, reason="invalid_range")
 
 
 def test_a_download_deletes_nothing_and_outlives_its_job(attacker: Attacker) -> None:

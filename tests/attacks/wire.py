@@ -4,6 +4,7 @@ likes; and what every refusal must look like.
 
 import functools
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -35,7 +36,7 @@ HARDENED = {
     "x-frame-options": "DENY",
     "x-robots-tag": "noindex",
 }
-NEVER = ("server", "x-powered-by", "set-cookie", "etag", "last-modified", "via", "x-injected")
+NEVER = ("server", "x-powered-by", "set-cookie", "last-modified", "via", "x-injected")
 OURS = re.compile(
     rb"Traceback|File \"|-packages|/usr/lib|memfd|<html|[A-Z][a-z]\w*Error\b|"
     rb"(?i:django|twisted|daphne|autobahn|msgspec|tarfile|zlib|cpython)|"
@@ -115,6 +116,10 @@ def hardened(answer: Answer) -> None:
     assert "default-src 'none'" in policy, policy
     for name in answer.headers:
         assert name not in NEVER and not name.startswith("access-control-"), (name, answer)
+    if tag := answer.headers.get("etag"):  # says what the bytes are, and not who has them
+        assert re.fullmatch(r'"[0-9a-f]{64}"', tag), tag
+        if answer.status == 200 and answer.body:
+            assert tag == f'"{hashlib.sha256(answer.body).hexdigest()}"', answer
 
 
 def refused(raw: bytes, *statuses: int, reason: str = "", word: str = "") -> dict[str, Any]:

@@ -270,6 +270,8 @@ def _dechunked(raw: bytes) -> bytes:
     while start < len(raw):
         end = raw.index(b"\r\n", start)
         length = int(raw[start:end], 16)
+        if not length:  # trailers may follow
+            break
         body += memoryview(raw)[end + 2 : end + 2 + length]
         start = end + 2 + length + 2
     return bytes(body)
