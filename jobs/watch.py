@@ -16,6 +16,7 @@ from jobs.logs import Part
 
 PIECE_BYTES = 16 * 1024  # of the log in one news; all watchers of a job cut it at the same places
 LOOK_SECONDS = 0.5  # between two looks at what no bell rings for
+LISTENER_SECONDS = 0.0005  # of that time are for one listener: 5,000 are told every 2.5 s
 PING_SECONDS = 15.0  # of silence
 
 Kind = Literal["log", "status", "metrics", "ping", "end", "gone"]
@@ -63,7 +64,8 @@ class Watch:
         while True:
             bell = job.bell.next()
             now = asyncio.get_running_loop().time()
-            for news in self._due(now - looked >= LOOK_SECONDS):
+            pause = max(LOOK_SECONDS, job.bell.listeners * LISTENER_SECONDS)
+            for news in self._due(now - looked >= pause):
                 looked = now if news.kind == "metrics" else looked
                 heard = now
                 yield news
@@ -74,7 +76,7 @@ class Watch:
             if now - heard >= PING_SECONDS:
                 heard = now
                 yield News("ping", self._position)
-            await asyncio.wait([bell], timeout=LOOK_SECONDS)
+            await asyncio.wait([bell], timeout=pause)
 
     def _due(self, is_time: bool) -> Iterator[News]:
         """What there is to tell now. Between two of them anything may happen to the job."""

@@ -92,7 +92,8 @@ def test_a_launcher_that_ends_while_it_serves_is_not_waited_for(how: str) -> Non
     code = (
         "import os, socket, time\n"
         f"launcher = socket.socket(fileno=int(os.environ[{LAUNCHER_FD!r}]))\n"
-        f"launcher.recv(65536); launcher.send({launch!r}); launcher.recv(65536)\n"
+        f"launcher.recv(65536); launcher.send({launch!r})\n"
+        "held = socket.recv_fds(launcher, 65536, 9)  # or the job would end at once\n"
         "print('said', flush=True); time.sleep(60)"
     )
     keeper = subprocess.Popen(
