@@ -269,6 +269,7 @@ def test_one_address_has_its_share_of_connections(attacker: Attacker) -> None:
                 client.sendall(hasty[: len(hasty) - number % 7])
 
 
+@pytest.mark.long
 def test_five_thousand_sockets_are_open_and_the_server_answers() -> None:
     """WS-04. From thirty addresses; besides, 500 that never finish their handshake. Others are
     served as fast as before, every socket hears what the job prints, and all is given back."""
