@@ -251,7 +251,8 @@ def test_one_address_has_its_share_of_connections(attacker: Attacker) -> None:
         for _ in range(300):
             with suppress(ConnectionError):
                 stack.enter_context(opened(attacker, job))
-        assert memory_of(web).descriptors <= had
+        # The neighbour's jobs and connections come and go; 300 more would show.
+        assert memory_of(web).descriptors < had + 30
         stack.close()
         assert eventually(lambda: memory_of(web).descriptors < had - 150, 10)
         for number in range(1000):
