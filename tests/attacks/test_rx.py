@@ -196,9 +196,9 @@ def test_more_memory_than_allowed_ends_the_job_and_the_server_stays_as_it_is(
 def test_the_memory_of_many_children_is_one_sum_and_they_die_together(attacker: Attacker) -> None:
     """RX-05. Eight, each of half the limit; whoever is left would wait for ever."""
     code = (
+        "say('begun')\n"  # first: the children may end it all before their parent says a word
         "for _ in range(8):\n"
         "    if os.fork() == 0: x = bytearray(32 << 20); signal.pause()\n"
-        "say('begun')\n"
         "while True: signal.pause()"
     )
     seen = attacker.python(code, memory_mb=64)
