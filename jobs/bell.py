@@ -1,6 +1,6 @@
 """Bell: wakes everybody who waits for news of a job. It carries nothing: whoever hears it looks.
 
-Not the channel layer. Measured with 200 listeners: see jobs/README.md, "Watching a job".
+One future for all, where the channel layer would fill a queue for each: jobs/README.md, Decisions.
 """
 
 import asyncio

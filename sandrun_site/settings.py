@@ -35,7 +35,6 @@ DATABASES: dict[str, object] = {}
 USE_TZ = True
 USE_I18N = False
 
-CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 _LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
 CACHES = {
     "default": {"BACKEND": _LOCMEM},

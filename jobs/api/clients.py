@@ -35,19 +35,19 @@ def networks(names: tuple[str, ...]) -> tuple[Network, ...]:
 
 def client_of(request: HttpRequest) -> str:
     """The client of `request`, as `client_name` has it."""
-    address = address_of(
-        request.META["REMOTE_ADDR"],
-        request.META.get("HTTP_X_FORWARDED_FOR", ""),
-        networks(site_of(request).config.trust_proxy),
-    )
-    return client_name(address)
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
+    return client_at(request.META["REMOTE_ADDR"], forwarded, site_of(request).config)
 
 
 def client_in(scope: Mapping[str, Any], config: Config) -> str:
     """The same of a connection's ASGI scope."""
     forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
-    proxies = networks(config.trust_proxy)
-    return client_name(address_of(scope["client"][0], forwarded.decode("latin-1"), proxies))
+    return client_at(scope["client"][0], forwarded.decode("latin-1"), config)
+
+
+def client_at(peer: str, forwarded: str, config: Config) -> str:
+    """The same of a connection from `peer` with that X-Forwarded-For."""
+    return client_name(address_of(peer, forwarded, networks(config.trust_proxy)))
 
 
 def address_of(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:

@@ -41,21 +41,31 @@ class Frame:
         return PreparedMessage(self.json, isBinary=False, applyMask=False, doNotCompress=True)
 
 
-_FRAMES = 16  # of a job's log are kept for those who come to the same place next
+_FRAMES = 16  # of a job are kept for those who come to the same place next
+_METRICS_SECONDS = 0.25  # for so long everybody hears the same
 
 
 def frame(engine: Engine, job: Job, news: News) -> Frame:
-    """The Frame of `news`; of a part of the log one for all who watch the job."""
-    if news.part is None:
-        return Frame(news.position, news.kind, _more(engine, job, news))
-    place = (news.part.position, news.part.end)
-    found = job.frames.get(place)
+    """The Frame of `news`; of what all who watch the job hear alike, one for all of them."""
+    key = _shared(engine, job, news)
+    found = job.frames.get(key)
     if not isinstance(found, Frame):
-        found = Frame(news.position, *_part(news.part))
+        if news.part:
+            found = Frame(news.position, *_part(news.part))
+        else:
+            found = Frame(news.position, news.kind, _more(engine, job, news))
         if len(job.frames) >= _FRAMES:
             del job.frames[next(iter(job.frames))]
-        job.frames[place] = found
+        job.frames[key] = found
     return found
+
+
+def _shared(engine: Engine, job: Job, news: News) -> tuple[object, ...]:
+    """What two News have in common that are one Frame."""
+    begin = news.part.position if news.part else news.position
+    stands = (job.state, engine.position(job)) if news.kind == "status" else None
+    quarter = engine.clock().monotonic // _METRICS_SECONDS if news.kind == "metrics" else None
+    return news.kind, begin, news.position, stands, quarter
 
 
 def _part(part: Part) -> tuple[str, dict[str, object]]:

@@ -29,7 +29,7 @@ from twisted.web import http
 from zope.interface import implementer
 
 from jobs.api import websocket
-from jobs.api.clients import address_of, client_name, is_trusted, networks, over_rate
+from jobs.api.clients import client_at, client_name, is_trusted, networks, over_rate
 from jobs.api.errors import report
 from jobs.api.gate import Gate
 from jobs.api.middleware import HEADERS
@@ -55,9 +55,7 @@ WRITES_A_TURN = 16  # pieces of answers, of whatever many clients read at once
 BUSY_RETRY_SECONDS = 5
 SMALL_BODY = 1024 * 1024  # bytes that are read before anybody asks whether their client has quota
 SEND_BYTES = 256 * 1024  # of an answer in the kernel; it would take 4 MB for each slow reader
-LINGER_SECONDS = (
-    5  # for a refused client to read why; for an answer to begin that may have no reader
-)
+LINGER_SECONDS = 5  # for a refused client to read why; for an answer that may have no reader
 UNBUFFERED = b"x-accel-buffering"  # a header of answers that are read while they are made
 CONNECTIONS = 8000  # of 40 KiB each, when they are WebSockets
 DRAIN_SECONDS = 1.0  # for answers that are on their way when we stop
@@ -307,9 +305,8 @@ class Request(WebRequest):
 
     def _client(self) -> str:
         """As the doors see it."""
-        forwarded = b",".join(self.requestHeaders.getRawHeaders(b"X-Forwarded-For", ()))
-        proxies = networks(self.channel.config.trust_proxy)
-        return client_name(address_of(self.channel.peer, forwarded.decode("latin-1"), proxies))
+        forwarded = self._header("X-Forwarded-For") or ""
+        return client_at(self.channel.peer, forwarded, self.channel.config)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         if command != command.upper():  # Django would take "post" for POST; we would not
@@ -515,16 +512,21 @@ class Server(DaphneServer):
                 receive = functools.partial(websocket.next_message, scope, receive)
             await application(scope, receive, send)
 
-        super().__init__(in_turn, endpoints=["a socket that listens already"], server_name="")
+        super().__init__(
+            in_turn,
+            endpoints=["a socket that listens already"],
+            server_name="",
+            ping_interval=websocket.PING_SECONDS,
+        )
         self.engine = engine
         self.may_open = may_open
         self.config = engine.config
         self.connections: dict[Any, dict[str, Any]] = {}
         self.ws_factory = websocket.factory(self)
+        self.http_factory = Factory(self)
         self._writing = Turnstile(WRITES_A_TURN)
         self._listener = listener
         self._port: Any = None
-        self.lost: Callable[[str], None]  # what a Socket calls at its end
 
     def run(self) -> None:
         """Daphne's, but for the listener and the factory; returns when all is closed."""
@@ -533,10 +535,8 @@ class Server(DaphneServer):
         )
         # Connections inherit it. Linux counts it twice, for what it spends itself.
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
-        factory = Factory(self)
-        self.lost = factory.lost
         self._port = reactor.adoptStreamPort(
-            self._listener.fileno(), self._listener.family, factory
+            self._listener.fileno(), self._listener.family, self.http_factory
         )
         self._listener.close()  # Twisted has its own copy of it
         reactor.callLater(1, self.application_checker)

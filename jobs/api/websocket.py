@@ -38,7 +38,7 @@ class Socket(WebSocketProtocol):
     def connectionLost(self, reason: Any) -> None:
         self.gate.open.set()
         super().connectionLost(reason)
-        self.factory.server_class.lost(self._address)
+        self.factory.server_class.http_factory.lost(self._address)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         self._waiting += 1
