@@ -46,6 +46,8 @@ _ARCHIVE_DISK_BYTES = 100 * MIB
 _MAX_WORDS = 16  # messages from inside in one life: it says four at most
 _LAST_READS = 16  # after the end: a pipe holds 1 MiB, and a read brings half of one
 _PACKET = 4096  # bytes: the kernel gives one packet a read when the writer asked for packets
+_LITTLE = 4096  # bytes: after so few, more of them may come together before we look again,
+_PAUSE_SECONDS = 0.002  # so long, in which a pipe takes 64 KiB
 
 
 class _Child:
@@ -336,24 +338,36 @@ class Sandbox:
         """Read a pipe to its end, or until it is empty after the end of `child`: then nobody can
         write any more, but a descriptor that the job sent to itself may hold it open for ever.
         """
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        pause: asyncio.TimerHandle | None = None
         os.set_blocking(fd, False)
 
-        def read() -> bool:
-            """One turn of the loop, so that nobody else waits; whether there was anything."""
+        def read() -> int:
+            """One turn of the loop, so that nobody else waits; how much there was."""
             filled = self._fill(fd)
             if filled:
                 take(self._buffer[:filled])
             elif filled == 0:
                 _wake(over)
-            return bool(filled)
+            return filled or 0
 
-        asyncio.get_running_loop().add_reader(fd, read)
+        def look() -> None:
+            """Where the processors are busy, whoever writes a byte is interrupted for us to read
+            it: a turn of the loop for each, which costs us more than it costs the job."""
+            nonlocal pause
+            if read() < _LITTLE:
+                loop.remove_reader(fd)
+                pause = loop.call_later(_PAUSE_SECONDS, loop.add_reader, fd, look)
+
+        loop.add_reader(fd, look)
         try:
             ends: list[asyncio.Future[Any]] = [over, child.ended]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            asyncio.get_running_loop().remove_reader(fd)
+            if pause:
+                pause.cancel()
+            loop.remove_reader(fd)
         for _ in range(_LAST_READS):
             if over.done() or not read():
                 return

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -176,10 +176,17 @@ os.write(2, json.dumps([asked, bool(fcntl.fcntl(fds[0], fcntl.F_GETFL) & os.O_DI
 
 
 @pytest.mark.parametrize("how", ["plain", "fcntl", "open"])
-def test_a_byte_at_a_time_costs_us_no_more_than_the_job(how: str) -> None:
+@pytest.mark.parametrize("processors", ["all", "one"])
+def test_a_byte_at_a_time_costs_us_no_more_than_the_job(how: str, processors: str) -> None:
     """FD-02. Output in single bytes, and as single packets of one byte, by fcntl() and by opening
-    the pipe anew: our thread, which reads them, uses no more time than the job is charged."""
-    with box() as ours:
+    the pipe anew: our thread, which reads them, uses no more time than the job is charged. Nor
+    where both share one processor, and each byte could have us interrupt the job."""
+    all_of_them = os.sched_getaffinity(0)
+    with ExitStack() as stack:
+        if processors == "one":
+            os.sched_setaffinity(0, {min(all_of_them)})
+            stack.callback(os.sched_setaffinity, 0, all_of_them)
+        ours = stack.enter_context(box())
         ours.sh("true")
         before = time.thread_time()
         ran = ours.python(BYTES, how)

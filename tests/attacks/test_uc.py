@@ -370,6 +370,6 @@ def test_who_hoards_locks_is_found_behind_those_of_others(attacker: Attacker) ->
         for _ in range(3):  # one fewer than two processors have slots
             job = attacker.held(LOCKS, str(cpus[0]), str(MOST), timeout=90)
             assert stack.enter_context(job).said == MOST
-        hoarder = attacker.python(LOCKS + "time.sleep(5)", str(cpus[-1]), "40000", timeout=60)
+        hoarder = attacker.python(LOCKS + "time.sleep(50)", str(cpus[-1]), "40000", timeout=60)
     assert hoarder.reason == "memory", hoarder
     assert attacker.python(LOCKS, str(cpus[-1]), str(MOST)).said == MOST
