@@ -8,6 +8,8 @@ Rejected
 |- UnknownJob          never was, or is forgotten: both look the same
 |- UnknownFile         the job left no such file
 |- NotOver             what was asked for exists only after the job's end
+|- InFlight            the same Idempotency-Key is being looked at
+|- KeyReused           an Idempotency-Key came with something else than the first time
 |- Foreign             another web site is behind the request
 |- NotOwner            whoever asks cannot show that the job is theirs
 |- Wait                nothing is wrong but the moment
@@ -66,6 +68,25 @@ class UnknownFile(Rejected):
 
 class NotOver(Rejected):
     reason = "not_over"
+
+
+class InFlight(Rejected):
+    reason = "in_flight"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A request with this Idempotency-Key is not answered yet", "Send it again in a moment."
+        )
+
+
+class KeyReused(Rejected):
+    reason = "key_reused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key came with something else before",
+            "Send what you sent the first time, or take a new key for a new job.",
+        )
 
 
 class Foreign(Rejected):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from jobs.errors import UnknownJob
 from jobs.job import Job
+from jobs.keys import Keys
 
 
 class Store:
@@ -13,6 +14,7 @@ class Store:
     def __init__(self) -> None:
         self.held_bytes = 0
         self.held_by: Counter[str] = Counter()  # bytes by client
+        self.keys = Keys()
         self._jobs: dict[str, Job] = {}
         self._weights: dict[str, int] = {}
 
@@ -52,6 +54,7 @@ class Store:
     def forget(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
             self._jobs.pop(job.id, None)  # its client may have left, and taken it along
+            self.keys.forget(job)
             job.forget()
             self.weigh(job)
 

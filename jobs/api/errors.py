@@ -25,6 +25,8 @@ _STATUS: dict[type[errors.Rejected], int] = {
     errors.Foreign: 403,
     errors.NotOwner: 403,
     errors.NotOver: 409,
+    errors.InFlight: 409,
+    errors.KeyReused: 422,
     errors.TooMany: 429,
     errors.OverQuota: 429,
     errors.Full: 503,

@@ -293,12 +293,14 @@ class Request(WebRequest):
 
     def _take_large(self, client: str, view: str) -> None:
         """A body, unless its client would hear after it that it has had its share."""
-        config = self.channel.config
-        refusal: Wait | None = self.server.engine.quota.standing(client).refusal
+        config, engine = self.channel.config, self.server.engine
+        refusal: Wait | None = engine.quota.standing(client).refusal
+        if engine.store.keys.knows(client, self._header("Idempotency-Key") or ""):
+            refusal = None  # its job is there already
         if config.quotas:
             refusal = over_rate(view, config.submit_rate, client) or refusal
         if refusal is None:
-            self.body = Body(self.server.engine, client)
+            self.body = Body(engine, client)
         else:
             self.requestHeaders.removeHeader(b"Expect")
             self.channel.refuse(429, refusal.sentence, refusal.reason, refusal.retry_after)

@@ -7,6 +7,7 @@ off the names. It runs in a thread; the event loop never sees the bytes.
 
 import base64
 import difflib
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -14,10 +15,10 @@ from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote_to_bytes
 
 import msgspec
-from django.http import QueryDict
+from django.http import HttpRequest, QueryDict
 
 from jobs.bundle import Part
-from jobs.errors import InvalidManifest, InvalidUpload, TooLarge, UnsupportedUpload
+from jobs.errors import InvalidManifest, InvalidUpload, Rejected, TooLarge, UnsupportedUpload
 from jobs.manifest import MANIFEST_BYTES, NO_ENVIRONMENT, quoted
 from jobs.memory import CHUNK, MemoryFile
 from sandbox.runtimes import Runtime
@@ -31,6 +32,7 @@ FILE_FIELDS = ("files", "file", "files[]")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _PARAMETER = re.compile(r';[ \t]*([\w!#$%&\'*+.^`|~-]+)=("(?:[^"\\]|\\.)*"|[^;"\s]*)[ \t]*')
 _ESCAPED = re.compile(r'\\(["\\])')
+_KEY = re.compile(r"[!-~]{1,255}")
 _PLAIN_ENCODINGS = ("binary", "8bit", "7bit")
 
 
@@ -44,6 +46,27 @@ class Form(NamedTuple):
 
     files: list[Part]
     manifest: bytes | None
+
+    def digest(self) -> bytes:
+        """Of what was sent, however it was packed. Slow for large files: call it in a thread."""
+        whole = hashlib.sha256(repr(self.manifest).encode())
+        for part in self.files:
+            one = hashlib.sha256()
+            for piece in part.source.chunks(part.start, part.size):
+                one.update(piece)
+            whole.update(repr((part.name, one.digest())).encode())
+        return whole.digest()
+
+
+def key_of(request: HttpRequest) -> str | None:
+    """The Idempotency-Key. Raises Rejected."""
+    key: str | None = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    if key is not None and not _KEY.fullmatch(key):
+        raise Rejected(
+            "An Idempotency-Key has 1 to 255 letters, digits or signs, and no spaces",
+            "A random UUID is a good one.",
+        )
+    return key
 
 
 def body_of(request: Any, limit_bytes: int) -> MemoryFile:

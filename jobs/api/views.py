@@ -20,7 +20,7 @@ from jobs.api.clients import View, client_of, quota_headers, rated
 from jobs.api.errors import refuse
 from jobs.api.filetypes import served_type_of
 from jobs.api.site import Site, site_of
-from jobs.api.uploads import Form, body_of, read_form, read_run
+from jobs.api.uploads import Form, body_of, key_of, read_form, read_run
 from jobs.api.wire import reply
 from jobs.errors import NotOver, Rejected, UnknownFile
 from jobs.job import Job, Reading
@@ -149,20 +149,41 @@ async def _take(request: HttpRequest, site: Site, read: ReadForm) -> Job:
     """The Job that `request` asks for, in line. What is refused on the way is no job of the
     client's; only what its inspection took is drawn from its CPU time.
     """
-    engine = site.engine
     with body_of(request, site.config.upload_bytes) as body:
-        engine.admit()
-        with engine.quota.reserve(client_of(request)) as reservation:
+        if (key := key_of(request)) is None:
+            return await _take_new(request, site, read, body)
+        client, keys = client_of(request), site.engine.store.keys
+        with keys.claimed(client, key):
+            if not keys.knows(client, key):
+                return await _take_new(request, site, read, body, key)
             form = await in_thread(body.size, read, body, request, site)
-            asked = manifest.read(form.manifest)  # first: its faults are cheap to find
-            inspect = functools.partial(engine.inspect, reservation)
-            upload = await bundle.receive(form.files, inspect)
-            with upload.memory.closed_on_error():
-                body.close()  # its bytes are the upload's now
-                if not asked.entrypoint and upload.job_json is not None:
-                    asked = manifest.read(form.manifest, upload.job_json)
-                settled = asked.settle(upload.paths, site.runtimes, site.bounds)
-                return engine.submit(settled, upload, reservation)
+            digest = await in_thread(body.size, form.digest)
+            if job := keys.find(client, key, digest):
+                return job
+            return await _take_new(request, site, read, body, key)
+
+
+async def _take_new(
+    request: HttpRequest, site: Site, read: ReadForm, body: MemoryFile, key: str | None = None
+) -> Job:
+    """The same, of a request that did not come before."""
+    engine = site.engine
+    engine.admit()
+    with engine.quota.reserve(client_of(request)) as reservation:
+        form = await in_thread(body.size, read, body, request, site)
+        digest = await in_thread(body.size, form.digest) if key else b""
+        asked = manifest.read(form.manifest)  # first: its faults are cheap to find
+        inspect = functools.partial(engine.inspect, reservation)
+        upload = await bundle.receive(form.files, inspect)
+        with upload.memory.closed_on_error():
+            body.close()  # its bytes are the upload's now
+            if not asked.entrypoint and upload.job_json is not None:
+                asked = manifest.read(form.manifest, upload.job_json)
+            settled = asked.settle(upload.paths, site.runtimes, site.bounds)
+            job = engine.submit(settled, upload, reservation)
+    if key:
+        engine.store.keys.keep(key, digest, job)
+    return job
 
 
 def _read_submit(body: MemoryFile, request: HttpRequest, site: Site) -> Form:
@@ -350,7 +371,7 @@ async def _wait_with_client(site: Site, job: Job, seconds: float) -> None:
     try:
         await _wait_for(job, seconds)
     except asyncio.CancelledError:
-        site.engine.delete(job)
+        _leave(site, job)
         raise
 
 
@@ -364,8 +385,14 @@ async def _with_client(
                 yield piece
     finally:
         if not job.is_over:
-            site.engine.delete(job)
+            _leave(site, job)
     trailers |= wire.end_headers(job)
+
+
+def _leave(site: Site, job: Job) -> None:
+    """Its client has gone, and has nothing to come back with but an Idempotency-Key."""
+    if not site.engine.store.keys.has(job):
+        site.engine.delete(job)
 
 
 def _whole(
