@@ -5,7 +5,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from jobs.bundle import Upload
 from jobs.conf import MIB, Config
@@ -224,10 +224,17 @@ class Engine:
         elif job.state == "running" and not job.stop.done():
             job.stop.set_result(reason)
 
-    def delete(self, job: Job) -> None:
-        """Forget `job` now; a running one is killed, and frees what it has as it ends."""
+    def delete(self, job: Job, cut: bool = False) -> None:
+        """Forget `job` now; a running one is killed, and frees what it has as it ends. Whoever
+        reads what it left may read on, unless `cut` off.
+        """
         self.cancel(job)
-        self.store.forget([job])
+        self.store.forget([job], cut)
+
+    def was_read(self, job: Job, names: Iterable[str]) -> None:
+        """Somebody has those of LOG and the outputs, whole: whoever asked for it, has it burned."""
+        if job.was_read(names):
+            self.delete(job)
 
     def check_owner(self, job: Job, token: str | None) -> None:
         """Raises NotOwner unless `token` is the one that the submission was answered with."""

@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Literal
+from weakref import WeakSet
 
 import msgspec
 
@@ -20,6 +22,7 @@ from jobs.memory import MemoryFile
 from jobs.quota import Reservation
 from sandbox.model import EXIT, Bundle, Gauge, Output, Result
 
+LOG = ""  # among what a job left: no output has such a path
 FIRST_TICK_SECONDS = 0.002
 LISTENER_SECONDS = 0.0002  # of every tick are for one listener: a thousand do not fill the loop
 
@@ -76,6 +79,8 @@ class Job:
         self._names_bytes = sum(_name_bytes(member.path) for member in bundle.members)
         self._asked_bytes = manifest.held_bytes
         self._readers = 0
+        self._readings: WeakSet[Reading] = WeakSet()
+        self._unread: set[str] = set()  # of what it left, since its end
         self._tick: asyncio.TimerHandle | None = None  # until then nobody is told of output
         self.is_forgotten = False
 
@@ -128,17 +133,20 @@ class Job:
         self.error = error
         self._end("failed", reason, now)
 
-    def forget(self) -> None:
+    def forget(self, cut: bool = False) -> None:
         """Give every byte back: at its end, when it runs; when the last one has read it, if
-        somebody does.
+        somebody does, unless those are `cut` off.
         """
         self.is_forgotten = True
         self.bell.ring()
+        if cut:
+            for reading in list(self._readings):
+                reading.close()
         if self.state == "running":
             return  # the sandbox still reads the upload
         if self._readers:
             return
-        self.log = JobLog(0)
+        self.log.clear()
         self.frames = {}
         for memory in (self._bundle_memory, self._output_memory):
             if memory:
@@ -156,6 +164,7 @@ class Job:
         self.manifest = self.manifest.after_the_end()
         self._asked_bytes = 0
         self._names_bytes = sum(map(_name_bytes, self.outputs))
+        self._unread = {LOG, *self.outputs} if self.manifest.burn_after_read else set()
         if self.started:
             self._settle()
         self._end_ticks()
@@ -205,6 +214,7 @@ class Job:
         fd = os.dup(own.fd) if own else None
         reading = Reading(fd, self.stop.get_loop(), lambda: self._end_reading(on_end))
         self._readers += 1
+        self._readings.add(reading)
         return reading
 
     def _end_reading(self, on_end: Callable[[], None]) -> None:
@@ -213,6 +223,13 @@ class Job:
             self.forget()
         on_end()
 
+    def was_read(self, names: Iterable[str]) -> bool:
+        """Those of LOG and the outputs were read, whole; whether it is to be forgotten for that."""
+        if not self._unread:
+            return False
+        self._unread.difference_update(names)
+        return not self._unread
+
     def wall_seconds(self, now: Moment) -> float:
         """How long it ran, or has been running."""
         if self.started is None:
@@ -220,19 +237,36 @@ class Job:
         return (self.ended or now).monotonic - self.started.monotonic
 
 
+class Forgotten(Exception):
+    """What somebody was reading is no more: an answer must not end as if that were all."""
+
+
 class Reading(MemoryFile):
-    """The bytes of all outputs, for somebody who reads them, or the log, as slowly as they like."""
+    """The bytes of all outputs, for somebody who reads them, or the log, as slowly as they like; or
+    until they are cut off: then `read` raises ValueError, and `ensure_open` Forgotten.
+    """
 
     def __init__(
         self, fd: int | None, loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]
     ) -> None:
         self._loop = loop
         self._on_end: Callable[[], None] | None = None
+        self._lock = threading.RLock()  # an archive is made in a thread, and closed under it
         super().__init__(fd)
         self._on_end = on_end
 
+    def read(self, offset: int, size: int) -> bytes:
+        with self._lock:
+            return super().read(offset, size)
+
+    def ensure_open(self) -> None:
+        """For whoever reads the log, before each piece."""
+        if self.is_closed:
+            raise Forgotten
+
     def close(self) -> None:
-        super().close()
+        with self._lock:
+            super().close()
         on_end, self._on_end = self._on_end, None
         if on_end:
             with suppress(RuntimeError):  # the loop has ended, and we with it

@@ -156,6 +156,13 @@ class JobLog:
             return Part(position, name, milliseconds, b"", lost)
         return Part(position, name, milliseconds, piece.data)
 
+    def clear(self) -> None:
+        """Give all up, also for whoever still reads here."""
+        self._streams = {name: Stream(0) for name in STREAMS}
+        self._settled = dict.fromkeys(STREAMS, 0)
+        self._positions, self._offsets, self._moments = array("Q"), array("Q"), array("Q")
+        self.end = 0
+
     def read(self, stream: str, offset: int = 0, size: int = 64 * 1024) -> Piece:
         """The next piece from `offset` on; empty at the end."""
         return self._streams[stream].read(offset, size)

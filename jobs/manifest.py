@@ -64,6 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     memory_mb: int
     cpu_seconds: float  # 0: no limit of its own
     ttl: int  # seconds from the end until it is forgotten; 0: as this server has it
+    burn_after_read: bool = False  # it is forgotten as soon as all that it left was read once
     warnings: tuple[str, ...] = ()  # what was asked and left out
 
     @property
@@ -91,6 +92,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     memory_mb: int | UnsetType = UNSET
     cpu_seconds: int | float | UnsetType = UNSET
     ttl: int | UnsetType = UNSET
+    burn_after_read: bool = False
     warnings: tuple[str, ...] = ()
 
     def settle(
@@ -120,6 +122,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             ),
             cpu_seconds=float(_within("cpu_seconds", self.cpu_seconds, 0.01, most, 0)),
             ttl=_within("ttl", self.ttl, 1, bounds.ttl_seconds, 0),
+            burn_after_read=self.burn_after_read,
             warnings=self.warnings,
         )
 
@@ -192,6 +195,7 @@ _MUST_BE = {
     "memory_mb": "a whole number of megabytes",
     "cpu_seconds": "a number of seconds",
     "ttl": "a whole number of seconds",
+    "burn_after_read": "true or false",
 }
 
 

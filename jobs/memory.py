@@ -54,6 +54,10 @@ class MemoryFile:
         return self._fd
 
     @property
+    def is_closed(self) -> bool:
+        return self._fd < 0
+
+    @property
     def size(self) -> int:
         return os.fstat(self.fd).st_size
 

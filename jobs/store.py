@@ -51,11 +51,12 @@ class Store:
             if job.ended and monotonic - job.ended.monotonic >= job.ttl_seconds
         )
 
-    def forget(self, jobs: Iterable[Job]) -> None:
+    def forget(self, jobs: Iterable[Job], cut: bool = False) -> None:
+        """With `cut` whoever reads on is cut off."""
         for job in jobs:
             self._jobs.pop(job.id, None)  # its client may have left, and taken it along
             self.keys.forget(job)
-            job.forget()
+            job.forget(cut)
             self.weigh(job)
 
     def forget_all(self) -> None:

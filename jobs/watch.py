@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Literal, NamedTuple
 
 from jobs.engine import Engine
-from jobs.job import Job
+from jobs.job import LOG, Job
 from jobs.logs import Part
 
 PIECE_BYTES = 16 * 1024  # of the log in one news; all watchers of a job cut it at the same places
@@ -69,6 +69,8 @@ class Watch:
                 looked = now if news.kind == "metrics" else looked
                 heard = now
                 yield news
+                if news.kind == "end":
+                    self._engine.was_read(job, [LOG])
                 if news.kind in ("end", "gone"):
                     return
             if bell.done():

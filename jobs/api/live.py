@@ -14,7 +14,7 @@ from autobahn.websocket.protocol import PreparedMessage
 from jobs.api import wire
 from jobs.engine import Engine
 from jobs.errors import Rejected
-from jobs.job import Job
+from jobs.job import Forgotten, Job
 from jobs.logs import Part
 from jobs.watch import News, Watch
 
@@ -134,7 +134,9 @@ def position_of(job: Job, since: str | None) -> int:
 async def follow(
     form: Format, engine: Engine, job: Job, position: int = 0, stream: str | None = None
 ) -> AsyncGenerator[bytes, None]:
-    """What the watcher reads, from `position` on: of both streams, or of `stream`."""
+    """What the watcher reads, from `position` on: of both streams, or of `stream`. Raises Forgotten
+    where there are no words for it.
+    """
     if form.content_type == EVENTS:
         yield b"retry: %d\n\n" % _RETRY_MILLISECONDS
     is_text = form.content_type == wire.TEXT
@@ -145,3 +147,5 @@ async def follow(
                 continue
             if content := form.write(engine, job, news):
                 yield content
+            elif news.kind == "gone":
+                raise Forgotten

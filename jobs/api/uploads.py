@@ -184,7 +184,7 @@ def read_run(body: MemoryFile, query: QueryDict, runtimes: Mapping[str, Runtime]
         elif len(values) > 1:
             raise InvalidManifest(f"{quoted(name)} is given twice")
         elif name != "wait":
-            table[name] = _number(values[0]) if name in _NUMBERS else values[0]
+            table[name] = _typed(name, values[0])
     if table.get("environment") in NO_ENVIRONMENT and "interpreter" not in table:
         table["interpreter"] = _shebang(body.read(0, 256), runtimes) or _NO_RUNTIME
     named = table.get("interpreter", table.get("environment"))
@@ -197,10 +197,17 @@ def read_run(body: MemoryFile, query: QueryDict, runtimes: Mapping[str, Runtime]
 
 
 _NUMBERS = ("timeout", "memory_mb", "cpu_seconds", "ttl")
+_FLAGS = ("burn_after_read",)
+
+
+def _typed(name: str, text: str) -> object:
+    """What `text` means; if nothing, the text, about which the manifest has its own sentence."""
+    if name in _FLAGS:
+        return {"1": True, "true": True, "0": False, "false": False}.get(text, text)
+    return _number(text) if name in _NUMBERS else text
 
 
 def _number(text: str) -> object:
-    """The number that `text` is; else the text, about which the manifest has its own sentence."""
     if re.fullmatch(r"[0-9]{1,15}", text):
         return int(text)
     return float(text) if re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", text) else text

@@ -7,7 +7,15 @@ import asyncio
 import functools
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+)
 from contextlib import aclosing, suppress
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
@@ -23,7 +31,7 @@ from jobs.api.site import Site, site_of
 from jobs.api.uploads import Form, body_of, key_of, read_form, read_run
 from jobs.api.wire import reply
 from jobs.errors import NotOver, Rejected, UnknownFile
-from jobs.job import Job, Reading
+from jobs.job import LOG, Job, Reading
 from jobs.logs import STREAMS
 from jobs.memory import MemoryFile, in_thread
 
@@ -206,7 +214,7 @@ async def status(request: HttpRequest, job_id: str) -> HttpResponse:
     if not (seconds := _wait_seconds(request)):
         return _answer(site, job, wire.status(site.engine, job))
     await _wait_for(job, seconds)
-    return _whole(site, job)
+    return _whole(site, job, reads=_log_for(request))
 
 
 @methods("POST")
@@ -223,9 +231,9 @@ async def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
 @methods("DELETE")
 @rated("submit_rate")
 async def delete(request: HttpRequest, job_id: str) -> HttpResponse:
-    """End the job and forget it, now."""
+    """End the job and forget it, now: whoever still reads it is cut off."""
     job = _own_job(request, job_id)
-    site_of(request).engine.delete(job)
+    site_of(request).engine.delete(job, cut=True)
     return reply({"job_id": job.id, "deleted": True})
 
 
@@ -249,10 +257,10 @@ async def logs(request: HttpRequest, job_id: str) -> HttpResponse:
         return _following(form, live.follow(form, site.engine, job, position, stream))
     wants_text = _accepts(request, "text/plain") and not _accepts(request, wire.JSON)
     if stream is None and not wants_text:
-        return _answer(site, job, wire.log_json(job.log))
+        return _answer(site, job, wire.log_json(job.log), reads=_log_for(request))
     pieces = wire.log_raw(job.log, (stream,) if stream else STREAMS)
     truncated = {"X-Sandrun-Truncated": "true" if job.log.truncated else "false"}
-    return _answer(site, job, pieces, wire.TEXT, truncated)
+    return _answer(site, job, pieces, wire.TEXT, truncated, () if stream else _log_for(request))
 
 
 def _live_format(request: HttpRequest) -> live.Format:
@@ -317,6 +325,8 @@ async def download(request: HttpRequest, job_id: str, name: str) -> HttpResponse
     if request.method == "HEAD":
         return HttpResponse(content_type=kind, headers=headers)
     content = _read_out(_read(site, job), output.offset + start, output.offset + stop)
+    if stop - start == output.size:
+        content = _then(content, lambda: site.engine.was_read(job, [output.path]))
     return Streamed(content, status=status, content_type=kind, headers=headers)
 
 
@@ -345,6 +355,7 @@ async def download_all(request: HttpRequest, job_id: str) -> HttpResponse:
         return Streamed(_nothing(), content_type=kind, headers=headers)
     found = list(job.outputs.values())
     content = archives.stream(form, _read(site, job), found, int(job.ended.wall))
+    content = _then(content, lambda: site.engine.was_read(job, job.outputs))
     if last:
         site.engine.delete(job)
     return Streamed(content, content_type=kind, headers=headers)
@@ -400,9 +411,11 @@ def _whole(
     job: Job,
     headers: dict[str, str] | None = None,
     more: dict[str, object] | None = None,
+    reads: Collection[str] = (LOG,),
 ) -> HttpResponse:
     """Everything about the job but the bytes of its outputs."""
-    return _answer(site, job, wire.whole(site.engine, job, more or {}), wire.JSON, headers)
+    whole = wire.whole(site.engine, job, more or {})
+    return _answer(site, job, whole, wire.JSON, headers, reads)
 
 
 class Streamed(StreamingHttpResponse):
@@ -421,7 +434,22 @@ async def _nothing() -> AsyncIterator[bytes]:
     yield b""
 
 
-async def _read_out(memory: MemoryFile, start: int, stop: int) -> AsyncIterator[bytes]:
+def _log_for(request: HttpRequest) -> Collection[str]:
+    """What is read by an answer with the log: of HEAD's nobody sees the body."""
+    return () if request.method == "HEAD" else (LOG,)
+
+
+async def _then(
+    content: AsyncGenerator[bytes, None], act: Callable[[], None]
+) -> AsyncGenerator[bytes, None]:
+    """`content`; and `act`, when all of it was taken."""
+    async with aclosing(content):
+        async for piece in content:
+            yield piece
+    act()
+
+
+async def _read_out(memory: MemoryFile, start: int, stop: int) -> AsyncGenerator[bytes, None]:
     """Bytes [start, stop). `memory` is the download's own: the job may be forgotten meanwhile."""
     try:
         for at in range(start, stop, CHUNK):
@@ -436,10 +464,15 @@ def _answer(
     pieces: Iterator[bytes],
     kind: str = wire.JSON,
     headers: dict[str, str] | None = None,
+    reads: Collection[str] = (),
 ) -> HttpResponse:
-    """What `pieces` make of the job: whole when it is little, else as it is read."""
+    """What `pieces` make of the job: whole when it is little, else as it is read. Whoever has taken
+    it, has read those of LOG and the outputs.
+    """
     if job.log.kept_bytes <= WHOLE_BYTES and len(job.outputs) <= WHOLE_OUTPUTS:
-        return HttpResponse(b"".join(pieces), content_type=kind, headers=headers)
+        content = b"".join(pieces)
+        site.engine.was_read(job, reads)
+        return HttpResponse(content, content_type=kind, headers=headers)
     reading = _read(site, job)
 
     async def one_by_one() -> AsyncIterator[bytes]:
@@ -447,6 +480,8 @@ def _answer(
             for piece in pieces:
                 yield piece
                 await asyncio.sleep(0)  # others are served between two pieces
+                reading.ensure_open()
+            site.engine.was_read(job, reads)
 
     return Streamed(one_by_one(), content_type=kind, headers=headers)
 
