@@ -5,6 +5,8 @@
 First a job prints ten lines, one every 100 ms: how long each takes from the print to a WebSocket
 client and to one that reads /logs?follow=1. Then one job prints so many megabytes while so many
 watch it: whether each got every byte, what the server's memory grew by, and how long /health took.
+At last jobs of deaf processes are cancelled: how long it takes until the answer says that they are
+dead, and how long in a sandbox that allows more of them than the server does.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.journeys.server import Client, Server, memory_of, watching  # noqa: E402
+from tests.sandbox.box import Box, job_processes  # noqa: E402
 
 TEN_LINES = """
 import time
@@ -37,12 +40,23 @@ for n in range({megabytes}):
     sys.stdout.buffer.write(block)
 print(digest.hexdigest(), file=sys.stderr)
 """
+DEAF = """
+import os, signal
+for number in signal.valid_signals() - {{9, 19}}:
+    signal.signal(number, signal.SIG_IGN)
+if all(os.fork() for _ in range({processes} - 1)):
+    print("all are there", flush=True)
+while True:
+    signal.pause()
+"""
+ROUNDS = 20
 PLENTY = {
     "SANDRUN_LOG_BYTES": 100 << 20,
     "SANDRUN_CLIENT_HELD_BYTES": 1 << 30,
     "SANDRUN_CLIENT_CONNECTIONS": 2000,
     "SANDRUN_TTL_SECONDS": 3000,
     "SANDRUN_CPU_SECONDS_PER_MINUTE": 1000,
+    "SANDRUN_JOBS_PER_HOUR": 1000,
 }
 
 
@@ -91,7 +105,52 @@ async def latency(port: int) -> None:
                 took += [time.time() - float(line) for line in frame["data"].split()]
         took = [1000 * seconds for seconds in took]
         assert len(took) == 10, took
-        print(f"{name:10} median {statistics.median(took):5.1f} ms, worst {max(took):5.1f} ms")
+        print(f"{name:10} {_figures(took)}")
+
+
+async def cancels(port: int) -> None:
+    client = Client(port, "127.0.1.3")
+    took = []
+    for _ in range(ROUNDS):
+        answer = await client.submit({"main.py": DEAF.format(processes=30).encode()})
+        job, token = answer.json["job_id"], answer.json["owner_token"]
+        async for data in websocket(port, job):
+            if json.loads(data)["type"] == "stdout":
+                break
+        began = time.monotonic()
+        ended = await client.cancel(job, token)
+        took.append(1000 * (time.monotonic() - began))
+        assert ended["reason"] == "cancelled" and not job_processes(), ended
+    print(f"cancel     {_figures(took)} for 30 processes, by HTTP")
+
+
+def kills() -> None:
+    took = []
+    box = Box().start()
+
+    async def one() -> float:
+        stop, begun = asyncio.get_running_loop().create_future(), asyncio.Event()
+        run = asyncio.ensure_future(
+            box.apython(
+                DEAF.format(processes=50), stop=stop, tasks=64, memory_bytes=1 << 30,
+                on_output=lambda stream, data: begun.set(),
+            )
+        )  # fmt: skip
+        await begun.wait()
+        began = time.monotonic()
+        stop.set_result("cancelled")
+        assert (await run).reason == "cancelled"
+        return 1000 * (time.monotonic() - began)
+
+    try:
+        took = [box.wait(one()) for _ in range(ROUNDS)]
+    finally:
+        box.close()
+    print(f"kill       {_figures(took)} for 50 processes, in the sandbox")
+
+
+def _figures(took: list[float]) -> str:
+    return f"median {statistics.median(took):5.1f} ms, worst {max(took):5.1f} ms"
 
 
 async def watch(port: int, job: str) -> tuple[str, int, int]:
@@ -186,8 +245,10 @@ def main() -> None:
             print(f"log cap {cap >> 20} MiB")
             asyncio.run(latency(server.port))
             asyncio.run(crowd(server, asked.watchers, asked.megabytes, cap))
+            asyncio.run(cancels(server.port))
         finally:
             server.end()
+    kills()
 
 
 if __name__ == "__main__":
