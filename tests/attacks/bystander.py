@@ -1,5 +1,5 @@
 """The honest neighbour of every attack, in a process of its own: while an attack lasts it runs
-small jobs from another address, one after another, and asks for /health all the time. So it feels
+small jobs from another address, one soon after another, and asks for /health all the time. So it feels
 what an innocent client would feel, undisturbed by what the test itself does meanwhile.
 
     python -m tests.attacks.bystander PORT
@@ -15,10 +15,12 @@ import json
 import secrets
 import sys
 import time
+from contextlib import suppress
 
 from tests.journeys.server import Client
 
 # It reads, computes, writes a file and waits: each of them something that an attack could break.
+PAUSE_SECONDS = 0.15  # between two of them: it leaves the machine to the attack
 JOB = 'printf %s "$1" | sha256sum | cut -c1-64 | tee out.txt; sleep 0.05'
 
 
@@ -48,6 +50,8 @@ class Bystander:
                 continue
             await self.check(answer.json["job_id"], answer.json["owner_token"], word)
             self.jobs += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.is_over.wait(), PAUSE_SECONDS)
 
     async def check(self, job: str, token: str, word: str) -> None:
         result = await self.client.finish(job)
