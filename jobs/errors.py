@@ -22,11 +22,46 @@ No HTTP here: jobs/api/errors.py knows the status codes. What the program does w
 what we do wrong is a SandboxError.
 """
 
+from typing import Literal, NamedTuple
+
+# Every word that a refusal may have; docs/problems.md tells of each.
+Reason = Literal[
+    "invalid_request",
+    "invalid_manifest",
+    "invalid_upload",
+    "unsupported_upload",
+    "too_large",
+    "not_owner",
+    "foreign_origin",
+    "unknown_job",
+    "unknown_file",
+    "unknown_path",
+    "method_not_allowed",
+    "timeout",
+    "not_over",
+    "invalid_range",
+    "concurrent_jobs",
+    "hourly_jobs",
+    "cpu_quota",
+    "held_bytes",
+    "rate_limited",
+    "queue_full",
+    "busy",
+    "unavailable",
+    "sandbox_error",
+    "internal",
+]
+
+
+def in_full(sentence: str, details: str) -> str:
+    """Both as one text."""
+    return f"{sentence.rstrip('.')}. {details}".rstrip()
+
 
 class Rejected(Exception):
     """The caller's fault: a sentence, a short word for programs, and more words if they help."""
 
-    reason = "invalid_request"
+    reason: Reason = "invalid_request"
 
     def __init__(self, sentence: str, details: str = "") -> None:
         self.sentence = sentence
@@ -34,8 +69,23 @@ class Rejected(Exception):
         super().__init__(sentence)
 
 
+class Fault(NamedTuple):
+    """One thing that is wrong in a manifest, and where: a JSON pointer (RFC 6901)."""
+
+    pointer: str
+    detail: str
+
+
 class InvalidManifest(Rejected):
+    """`pointer`: to the key that is at fault, if it is one."""
+
     reason = "invalid_manifest"
+
+    def __init__(self, sentence: str, details: str = "", pointer: str | None = None) -> None:
+        super().__init__(sentence, details)
+        self.faults: tuple[Fault, ...] = ()
+        if pointer is not None:
+            self.faults = (Fault(pointer, in_full(sentence, details)),)
 
 
 class InvalidUpload(Rejected):
@@ -109,7 +159,7 @@ class NotOwner(Rejected):
 class Wait(Rejected):
     """To be asked again after `retry_after` seconds."""
 
-    reason = "busy"
+    reason: Reason = "busy"
 
     def __init__(self, sentence: str, retry_after: int, details: str = "") -> None:
         super().__init__(sentence, details)
@@ -131,6 +181,6 @@ class TooMany(Wait):
 class OverQuota(Wait):
     """One of the quotas; `reason` says which."""
 
-    def __init__(self, sentence: str, reason: str, retry_after: int, details: str = "") -> None:
+    def __init__(self, sentence: str, reason: Reason, retry_after: int, details: str = "") -> None:
         super().__init__(sentence, retry_after, details)
         self.reason = reason

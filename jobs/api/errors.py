@@ -62,7 +62,7 @@ def answer(error: BaseException, request: HttpRequest | None = None) -> HttpResp
 def refuse(
     status: int,
     sentence: str,
-    reason: str,
+    reason: errors.Reason,
     details: str = "",
     headers: Mapping[str, str] | None = None,
     more: Mapping[str, object] | None = None,

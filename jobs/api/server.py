@@ -39,7 +39,7 @@ from jobs.api.websocket import SOCKET_KEY, Socket
 from jobs.api.wire import PROBLEM, encode, problem
 from jobs.conf import Config
 from jobs.engine import Engine
-from jobs.errors import Wait
+from jobs.errors import Reason, Wait
 from jobs.memory import MemoryFile
 
 reactor: Any = installed_reactor
@@ -164,7 +164,7 @@ class Channel(TwistedChannel):
         self.factory.lost(self.peer)
 
     def refuse(
-        self, status: int, sentence: str, reason: str, retry_after: int = BUSY_RETRY_SECONDS
+        self, status: int, sentence: str, reason: Reason, retry_after: int = BUSY_RETRY_SECONDS
     ) -> None:
         """Answer now, take no more, and let the client read why before we hang up. `retry_after`
         is told with 429 and 503.
@@ -607,7 +607,7 @@ def _path_and_host(target: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _bare_response(
-    status: int, sentence: str, reason: str, more: dict[str, str], retry_after: int
+    status: int, sentence: str, reason: Reason, more: dict[str, str], retry_after: int
 ) -> bytes:
     """A whole response, for where no request exists that could carry it."""
     body = _body(status, sentence, reason, retry_after)
@@ -629,6 +629,8 @@ def _headers() -> dict[str, str]:
     return {"Content-Type": PROBLEM, **HEADERS}
 
 
-def _body(status: int, sentence: str, reason: str, retry_after: int = BUSY_RETRY_SECONDS) -> bytes:
+def _body(
+    status: int, sentence: str, reason: Reason, retry_after: int = BUSY_RETRY_SECONDS
+) -> bytes:
     more = {"retry_after": retry_after} if status in (429, 503) else {}
     return encode({**problem(status, sentence, reason), **more})

@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from jobs.api import views
+from jobs.api import problems, views
 
 urlpatterns = [
     path("submit", views.submit),
@@ -10,6 +10,8 @@ urlpatterns = [
     path("health", views.health),
     path("stats", views.stats),
     path("environments", views.environments),
+    path("problems", problems.listed),
+    path("problems/<str:reason>", problems.page),
     path("status/<str:job_id>", views.status),
     path("logs/<str:job_id>", views.logs),
     path("outputs/<str:job_id>", views.outputs),

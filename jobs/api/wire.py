@@ -16,6 +16,7 @@ from jobs.api.filetypes import mime_type_of, type_of
 from jobs.api.site import Site
 from jobs.conf import Config
 from jobs.engine import Engine
+from jobs.errors import Reason, in_full
 from jobs.job import Job, Moment
 from jobs.logs import STREAMS, JobLog
 from jobs.runner import Runner
@@ -37,13 +38,13 @@ def encode(body: object) -> bytes:
     return msgspec.json.encode(body)
 
 
-def problem(status: int, sentence: str, reason: str, details: str = "") -> dict[str, object]:
+def problem(status: int, sentence: str, reason: Reason, details: str = "") -> dict[str, object]:
     """An error: what RFC 9457 calls it, and what clients of the earlier system read."""
     body: dict[str, object] = {
-        "type": "about:blank",
+        "type": f"/problems/{reason}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": f"{sentence.rstrip('.')}. {details}".rstrip(),
+        "detail": in_full(sentence, details),
         "error": sentence,
         "reason": reason,
     }

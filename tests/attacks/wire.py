@@ -108,6 +108,13 @@ def request(method: str, target: str | bytes, body: bytes | None = None, *header
     )
 
 
+@functools.cache
+def problems() -> dict[str, str]:
+    """By reason: the first paragraph of its page, which names the statuses."""
+    sections = (REPOSITORY / "docs/problems.md").read_text().split("\n## ")[1:]
+    return {section.split()[0]: section.split("\n\n")[1] for section in sections}
+
+
 def hardened(answer: Answer) -> None:
     """Whatever the answer is: the headers that browsers heed, and none that tells about us."""
     for name, value in HARDENED.items():
@@ -135,8 +142,12 @@ def refused(raw: bytes, *statuses: int, reason: str = "", word: str = "") -> dic
     body: dict[str, Any] = answer.json
     assert body["status"] == answer.status, body
     assert body["title"] == HTTPStatus(answer.status).phrase, body
-    assert body["type"] == "about:blank", body
-    assert re.fullmatch(r"[a-z_]+", body["reason"]), body
+    assert body["type"] == f"/problems/{body['reason']}", body
+    assert f" {body['status']}" in problems()[body["reason"]], body
+    assert ("errors" in body) <= (body["reason"] == "invalid_manifest"), body
+    for fault in body.get("errors", ()):
+        assert fault.keys() == {"pointer", "detail"} and fault["detail"].isprintable(), body
+        assert re.fullmatch(r"(/([^~/]|~[01])*)*", fault["pointer"]), body
     assert body["error"].isprintable() and len(body["error"]) >= len("Not found"), body
     assert body["detail"].startswith(body["error"].rstrip(".")), body
     assert body["reason"] == (reason or body["reason"]), body

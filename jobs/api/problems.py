@@ -1,0 +1,35 @@
+"""The pages behind the `type` of an error: each is a section of docs/problems.md."""
+
+from pathlib import Path
+
+from django.http import HttpRequest, HttpResponse
+
+from jobs.api import views, wire
+from jobs.api.clients import rated
+
+_DOCUMENT = Path(__file__).resolve().parents[2] / "docs/problems.md"
+
+
+def _pages() -> dict[str, str]:
+    _, *sections = _DOCUMENT.read_text().split("\n## ")
+    return {section.partition("\n")[0]: section.strip() for section in sections}
+
+
+PAGES = _pages()  # by reason: read once, so that no path in a URL opens anything
+
+
+@views.methods("GET")
+@rated("read_rate")
+async def listed(request: HttpRequest) -> HttpResponse:
+    """Every reason, with the first paragraph of its page."""
+    paragraphs = {reason: page.split("\n\n")[1] for reason, page in PAGES.items()}
+    text = "\n\n".join(f"/problems/{reason}\n{first}" for reason, first in paragraphs.items())
+    return HttpResponse(f"{text}\n", content_type=wire.TEXT)
+
+
+@views.methods("GET")
+@rated("read_rate")
+async def page(request: HttpRequest, reason: str) -> HttpResponse:
+    if reason not in PAGES:
+        return await views.not_found(request)
+    return HttpResponse(f"{PAGES[reason]}\n", content_type=wire.TEXT)
