@@ -8,14 +8,17 @@ whatever the bytes are.
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from sys import getsizeof
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import NamedTuple, NoReturn
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from jobs.errors import InvalidManifest
+from jobs.faults import Faults, pointer
+from jobs.similar import did_you_mean, nearest
 from sandbox.runtimes import Runtime
 
 MANIFEST_BYTES = 256 * 1024  # so that ARGUMENT_BYTES fit, with quotes between them
@@ -32,13 +35,22 @@ _NOT_YET = {
     "requirements": "dependencies are not installed yet; upload what the job needs with it",
     "gpu": "jobs get no gpu yet",
 }
+_ALSO_CALLED = {
+    "command": "entrypoint",
+    "main": "entrypoint",
+    "language": "interpreter",
+    "runtime": "interpreter",
+    "arguments": "args",
+    "environment_variables": "env",
+    "input": "stdin",
+    "files": "outputs",
+    "time_limit": "timeout",
+    "memory_limit": "memory_mb",
+}
 NO_ENVIRONMENT = (None, "", "default")  # what earlier clients call having none
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _ENV_REFUSED = re.compile(r"LD_.*|GLIBC_TUNABLES|PATH|MALLOC_.*", re.ASCII)  # change what is run
-
-
-_Number = TypeVar("_Number", int, float)
 
 
 class Bounds(NamedTuple):
@@ -99,10 +111,36 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         self, paths: Sequence[str], runtimes: Mapping[str, Runtime], bounds: Bounds
     ) -> Manifest:
         """The Manifest over the uploaded `paths`."""
-        entrypoint = self._find_entrypoint(paths, runtimes)
-        runtime = self._find_runtime(entrypoint, runtimes)
-        _bound_words(self.args, self.env, self.outputs)
-        most = bounds.timeout_seconds
+        faults = Faults()
+        runtime, entrypoint = None, ""
+        outputs: tuple[str, ...] = ()
+        with faults:
+            runtime = self._named_runtime(runtimes)
+        with faults:
+            if self.entrypoint or not faults.found:  # by its usual name a runtime's is found
+                entrypoint = self._find_entrypoint(paths, runtimes, runtime)
+            if not runtime and not faults.found:
+                runtime = _runtime_of(entrypoint, runtimes)
+        with faults:
+            _bound_words(self.args, self.env, self.outputs)
+        for name in self.env:
+            with faults:
+                _check_variable(name)
+        for index, pattern in enumerate(self.outputs):
+            with faults:
+                outputs = (*outputs, _pattern(pattern, index))
+        most, memory_mb = bounds.timeout_seconds, bounds.memory_mb
+        numbers: dict[str, float] = {}
+        for name, value, low, high, unset in (
+            ("timeout", self.timeout, 1, most, min(TIMEOUT_SECONDS, most)),
+            ("memory_mb", self.memory_mb, MIN_MEMORY_MB, memory_mb, min(MEMORY_MB, memory_mb)),
+            ("cpu_seconds", self.cpu_seconds, 0.01, most, 0.0),
+            ("ttl", self.ttl, 1, bounds.ttl_seconds, 0),
+        ):
+            with faults:
+                numbers[name] = _within(name, value, low, high, unset)
+        faults.tell()
+        assert runtime
         return Manifest(
             entrypoint=entrypoint,
             interpreter=runtime.name,
@@ -111,60 +149,28 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             args=tuple(self.args),
             env=self.env,
             stdin=self.stdin,
-            outputs=tuple(_pattern(pattern) for pattern in self.outputs),
-            timeout=_within("timeout", self.timeout, 1, most, min(TIMEOUT_SECONDS, most)),
-            memory_mb=_within(
-                "memory_mb",
-                self.memory_mb,
-                MIN_MEMORY_MB,
-                bounds.memory_mb,
-                min(MEMORY_MB, bounds.memory_mb),
-            ),
-            cpu_seconds=float(_within("cpu_seconds", self.cpu_seconds, 0.01, most, 0)),
-            ttl=_within("ttl", self.ttl, 1, bounds.ttl_seconds, 0),
+            outputs=outputs,
+            timeout=int(numbers["timeout"]),
+            memory_mb=int(numbers["memory_mb"]),
+            cpu_seconds=float(numbers["cpu_seconds"]),
+            ttl=int(numbers["ttl"]),
             burn_after_read=self.burn_after_read,
             warnings=self.warnings,
         )
 
-    def _find_entrypoint(self, paths: Sequence[str], runtimes: Mapping[str, Runtime]) -> str:
+    def _find_entrypoint(
+        self, paths: Sequence[str], runtimes: Mapping[str, Runtime], named: Runtime | None
+    ) -> str:
         if not self.entrypoint:
-            return self._guess_entrypoint(paths, runtimes)
+            return _guess_entrypoint(paths, runtimes, named)
         entrypoint = self.entrypoint.removeprefix("./")
-        _relative("entrypoint", entrypoint)
+        _relative("entrypoint", entrypoint, pointer("entrypoint"))
         if entrypoint not in paths:
-            _refuse(
-                f"entrypoint {quoted(entrypoint)} is not in the upload",
-                _did_you_mean(entrypoint, paths),
-            )
+            hint = did_you_mean([quoted(path) for path in nearest(entrypoint, paths)])
+            hint = hint or "The upload has no similar file."
+            sentence = f"entrypoint {quoted(entrypoint)} is not in the upload"
+            _refuse(sentence, hint, pointer("entrypoint"))
         return entrypoint
-
-    def _guess_entrypoint(self, paths: Sequence[str], runtimes: Mapping[str, Runtime]) -> str:
-        usual = [runtime.entrypoint for runtime in runtimes.values() if runtime.entrypoint]
-        if named := self._named_runtime(runtimes):
-            usual = [named.entrypoint]
-        elif "main.py" in usual:  # first, as the earlier system looked for it first
-            usual = ["main.py", *usual]
-        for name in usual:
-            if name and name in paths:
-                return name
-        if len(paths) == 1:
-            return paths[0]
-        raise InvalidManifest(
-            "No entrypoint specified",
-            'Name it in the manifest ({"entrypoint": "your_file.py"}) '
-            f"or call it one of: {', '.join(dict.fromkeys(filter(None, usual))) or 'nothing'}.",
-        )
-
-    def _find_runtime(self, entrypoint: str, runtimes: Mapping[str, Runtime]) -> Runtime:
-        if named := self._named_runtime(runtimes):
-            return named
-        for runtime in runtimes.values():
-            if any(entrypoint.lower().endswith(extension) for extension in runtime.extensions):
-                return runtime
-        raise InvalidManifest(
-            f"no interpreter is named, and none can be told from {quoted(entrypoint)}",
-            f"Name one of: {', '.join(runtimes)}.",
-        )
 
     def _named_runtime(self, runtimes: Mapping[str, Runtime]) -> Runtime | None:
         """What interpreter or environment names; both together must name the same."""
@@ -178,9 +184,44 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         if named and named != environment:
             _refuse(
                 f"environment {quoted(self.environment)} runs {environment.name}, "
-                f"and interpreter says {named.name}"
+                f"and interpreter says {named.name}",
+                "Leave one of them out.",
+                pointer("environment"),
             )
         return environment
+
+
+def _guess_entrypoint(
+    paths: Sequence[str], runtimes: Mapping[str, Runtime], named: Runtime | None
+) -> str:
+    usual = [runtime.entrypoint for runtime in runtimes.values() if runtime.entrypoint]
+    if named:
+        usual = [named.entrypoint]
+    elif "main.py" in usual:  # first, as the earlier system looked for it first
+        usual = ["main.py", *usual]
+    for name in usual:
+        if name and name in paths:
+            return name
+    if len(paths) == 1:
+        return paths[0]
+    _refuse(
+        "No entrypoint specified",
+        'Name it in the manifest ({"entrypoint": "your_file.py"}) '
+        f"or call it one of: {', '.join(dict.fromkeys(filter(None, usual))) or 'nothing'}.",
+        pointer("entrypoint"),
+    )
+
+
+def _runtime_of(entrypoint: str, runtimes: Mapping[str, Runtime]) -> Runtime:
+    """What its extension tells."""
+    for runtime in runtimes.values():
+        if any(entrypoint.lower().endswith(extension) for extension in runtime.extensions):
+            return runtime
+    _refuse(
+        f"no interpreter is named, and none can be told from {quoted(entrypoint)}",
+        f"Name one of: {', '.join(runtimes)}.",
+        pointer("interpreter"),
+    )
 
 
 _MUST_BE = {
@@ -209,13 +250,14 @@ def read(raw: bytes | None, below: bytes | None = None) -> Asked:
             name: value for name, value in table.items() if value != ""
         }
     known = {name: table[name] for name in _MUST_BE if name in table}
-    try:
-        asked = msgspec.convert(known, Asked)
-    except msgspec.ValidationError as error:
-        _refuse_field(error)
-    for name, value in known.items():  # flat by now
-        _check_text(name, value)
-    return msgspec.structs.replace(asked, warnings=_warnings(table))
+    faults = Faults()
+    for name, value in known.items():
+        with faults:
+            _check_type(name, value)
+            _check_text((name,), value)
+    warnings = _warnings(table, faults)
+    faults.tell()
+    return msgspec.structs.replace(msgspec.convert(known, Asked), warnings=warnings)
 
 
 def _load_below(raw: bytes, alone: bool) -> dict[str, object]:
@@ -254,7 +296,8 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     # Two readers of the same bytes may take different ones of two equal keys.
     table = dict(pairs)
     if len(table) != len(pairs):
-        _refuse("the manifest names the same key twice")
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        _refuse(f"the manifest names the key {quoted(twice)} twice")
     return table
 
 
@@ -262,44 +305,57 @@ def _no_constant(name: str) -> NoReturn:
     _refuse(f"the manifest holds {name}, which is not JSON")
 
 
-def _check_text(name: str, value: object) -> None:
+def _check_type(name: str, value: object) -> None:
+    try:
+        msgspec.convert({name: value}, Asked)
+    except msgspec.ValidationError:
+        at: list[str | int] = [name]
+        if name in ("args", "outputs") and isinstance(value, list):
+            at += [index for index, item in enumerate(value) if not isinstance(item, str)][:1]
+        elif name == "env" and isinstance(value, dict):
+            at += [key for key, item in value.items() if not isinstance(item, str)][:1]
+        _refuse(f"{name} must be {_MUST_BE[name]}", at=pointer(*at))
+
+
+def _check_text(at: tuple[str | int, ...], value: object) -> None:
     """No NUL, which would end a string for the kernel; no half of a character pair."""
     if isinstance(value, str):
         if "\0" in value:
-            _refuse(f"{name} holds a NUL character")
+            _refuse(f"{at[0]} holds a NUL character", at=pointer(*at))
         try:
             value.encode()
         except UnicodeEncodeError:
-            _refuse(f"{name} holds half of a UTF-16 surrogate pair")
+            _refuse(f"{at[0]} holds half of a UTF-16 surrogate pair", at=pointer(*at))
     elif isinstance(value, list):
-        for item in value:
-            _check_text(name, item)
+        for index, item in enumerate(value):
+            _check_text((*at, index), item)
     elif isinstance(value, dict):
         for key, item in value.items():
-            _check_text(name, key)
-            _check_text(name, item)
+            _check_text((*at, key), key)
+            _check_text((*at, key), item)
 
 
-def _refuse_field(error: msgspec.ValidationError) -> NoReturn:
-    found = re.search(r"`\$\.(\w+)", str(error))
-    name = found[1] if found else ""
-    _refuse(f"{name or 'the manifest'} must be {_MUST_BE.get(name, 'an object')}")
-
-
-def _warnings(table: Mapping[str, object]) -> tuple[str, ...]:
+def _warnings(table: Mapping[str, object], faults: Faults) -> tuple[str, ...]:
     """What is left out, said. What would be missed is refused, and so is what nobody knows."""
     warnings = []
     for name, value in table.items():
-        if name in _NOT_YET and value:
-            if isinstance(value, dict) and value.get("required") is False:
-                warnings.append(f"{name} is ignored: {_NOT_YET[name]}")
-            else:
-                _refuse(f"{name} is not offered: {_NOT_YET[name]}")
-        elif name not in _NOT_YET and name not in _MUST_BE:
-            close = difflib.get_close_matches(name[:40], [*_MUST_BE, *_NOT_YET], 1)
-            hint = f"Did you mean {close[0]}?" if close else f"Known are: {', '.join(_MUST_BE)}."
-            _refuse(f"unknown key {quoted(name)} in the manifest", hint)
+        if name in _MUST_BE or (name in _NOT_YET and not value):
+            continue
+        with faults:
+            if name not in _NOT_YET:
+                _refuse_key(name)
+            if not isinstance(value, dict) or value.get("required") is not False:
+                _refuse(f"{name} is not offered: {_NOT_YET[name]}", at=pointer(name))
+            warnings.append(f"{name} is ignored: {_NOT_YET[name]}")
     return tuple(warnings)
+
+
+def _refuse_key(name: str) -> NoReturn:
+    known = [*_MUST_BE, *_NOT_YET]
+    close = [_ALSO_CALLED.get(name, ""), *difflib.get_close_matches(name[:40], known, 1)]
+    meant = next(filter(None, close), None)
+    hint = f"Did you mean {meant}?" if meant else f"Known are: {', '.join(_MUST_BE)}."
+    _refuse(f"unknown key {quoted(name)} in the manifest", hint, pointer(name))
 
 
 def _runtime(what: str, name: str, runtimes: Mapping[str, Runtime]) -> Runtime:
@@ -307,58 +363,58 @@ def _runtime(what: str, name: str, runtimes: Mapping[str, Runtime]) -> Runtime:
     for runtime in runtimes.values():
         if name == runtime.name or name in runtime.aliases:
             return runtime
-    _refuse(f"unknown {what} {quoted(name)}", f"Known here: {', '.join(runtimes)}.")
+    words = [word for runtime in runtimes.values() for word in (runtime.name, *runtime.aliases)]
+    close = difflib.get_close_matches(name[:40].lower(), words, 1)
+    meant = f"Did you mean {close[0]}? " if close else ""
+    known = f"Known here: {', '.join(runtimes)}."
+    _refuse(f"unknown {what} {quoted(name)}", meant + known, pointer(what))
 
 
-def _within(
-    name: str, value: _Number | UnsetType, low: float, high: float, unset: _Number
-) -> _Number:
+def _within(name: str, value: float | UnsetType, low: float, high: float, unset: float) -> float:
     if isinstance(value, UnsetType):
         return unset
     if not low <= value <= high:  # also refuses infinity
-        _refuse(f"{name} must be from {low:g} to {high:g}")
+        _refuse(f"{name} must be from {low:g} to {high:g}", at=pointer(name))
     return value
 
 
 def _bound_words(args: Sequence[str], env: Mapping[str, str], outputs: Sequence[str]) -> None:
-    if len(args) > ARGUMENTS or len(env) > ARGUMENTS:
-        _refuse(f"more than {ARGUMENTS} args or env variables")
-    if len(outputs) > PATTERNS:
-        _refuse(f"more than {PATTERNS} outputs patterns")
-    for name in env:
-        if not _ENV_NAME.fullmatch(name):
-            _refuse(f"env name {quoted(name)} is not a name of letters, digits and '_'")
-        if _ENV_REFUSED.fullmatch(name):
-            _refuse(f"env may not set {quoted(name)}")
+    for key, count, most in (
+        ("args", len(args), ARGUMENTS),
+        ("env", len(env), ARGUMENTS),
+        ("outputs", len(outputs), PATTERNS),
+    ):
+        if count > most:
+            _refuse(f"{key} has {count} entries; {most} are taken", at=pointer(key))
     total = sum(len(word.encode()) + 1 for word in args)
     total += sum(len(name) + len(value.encode()) + 2 for name, value in env.items())
     if total > ARGUMENT_BYTES:
-        _refuse(f"args and env together are larger than {ARGUMENT_BYTES // 1024} KiB")
+        sentence = f"args and env together are larger than {ARGUMENT_BYTES // 1024} KiB"
+        _refuse(sentence, "Send them as a file.", pointer("args" if args else "env"))
 
 
-def _pattern(pattern: str) -> str:
+def _check_variable(name: str) -> None:
+    at = pointer("env", name)
+    if not _ENV_NAME.fullmatch(name):
+        _refuse(f"env name {quoted(name)} is not a name of letters, digits and '_'", at=at)
+    if _ENV_REFUSED.fullmatch(name):
+        _refuse(f"env may not set {quoted(name)}, which changes what is run", at=at)
+
+
+def _pattern(pattern: str, index: int) -> str:
     """A glob below the work directory."""
     pattern = pattern.removeprefix("./")
-    _relative("outputs pattern", pattern.removesuffix("/"))
+    _relative("outputs pattern", pattern.removesuffix("/"), pointer("outputs", index))
     return pattern
 
 
-def _relative(what: str, path: str) -> None:
+def _relative(what: str, path: str, at: str) -> None:
     if not path:
-        _refuse(f"{what} is empty")
+        _refuse(f"{what} is empty", at=at)
     if len(path.encode()) > PATH_BYTES:
-        _refuse(f"{what} is longer than {PATH_BYTES} bytes")
+        _refuse(f"{what} is longer than {PATH_BYTES} bytes", at=at)
     if path.startswith("/") or ".." in path.split("/"):
-        _refuse(f"{what} {quoted(path)} must be a path inside the upload")
-
-
-def _did_you_mean(path: str, paths: Sequence[str]) -> str:
-    base = path.rsplit("/", 1)[-1]
-    same = [known for known in paths if known.rsplit("/", 1)[-1] == base][:1]
-    # The comparison is quadratic in the length: short names only, and not too many.
-    near = [known for known in paths[:50] if len(known) <= 40]
-    close = same or difflib.get_close_matches(path[:40], near, 1)
-    return f"Did you mean {quoted(close[0])}?" if close else "The upload has no similar file."
+        _refuse(f"{what} {quoted(path)} must be a path inside the upload", at=at)
 
 
 def quoted(text: str) -> str:
@@ -367,5 +423,5 @@ def quoted(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in f"'{shown}'")
 
 
-def _refuse(sentence: str, details: str = "") -> NoReturn:
-    raise InvalidManifest(sentence, details)
+def _refuse(sentence: str, details: str = "", at: str | None = None) -> NoReturn:
+    raise InvalidManifest(sentence, details, at)

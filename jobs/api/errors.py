@@ -43,6 +43,8 @@ def answer(error: BaseException, request: HttpRequest | None = None) -> HttpResp
         if isinstance(error, errors.Wait):
             more["retry_after"] = error.retry_after
             headers["Retry-After"] = str(error.retry_after)
+        if isinstance(error, errors.InvalidManifest) and error.faults:
+            more["errors"] = [fault._asdict() for fault in error.faults]
         if isinstance(error, errors.NotOwner) and not error.has_token:
             return refuse(401, error.sentence, error.reason, error.details, _BEARER)
         if isinstance(error, errors.OverQuota | errors.TooMany) and request is not None:

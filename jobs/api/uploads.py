@@ -19,6 +19,7 @@ from django.http import HttpRequest, QueryDict
 
 from jobs.bundle import Part
 from jobs.errors import InvalidManifest, InvalidUpload, Rejected, TooLarge, UnsupportedUpload
+from jobs.faults import pointer
 from jobs.manifest import MANIFEST_BYTES, NO_ENVIRONMENT, quoted
 from jobs.memory import CHUNK, MemoryFile
 from sandbox.runtimes import Runtime
@@ -182,7 +183,7 @@ def read_run(body: MemoryFile, query: QueryDict, runtimes: Mapping[str, Runtime]
         if name in ("args", "outputs"):
             table[name] = values
         elif len(values) > 1:
-            raise InvalidManifest(f"{quoted(name)} is given twice")
+            raise InvalidManifest(f"{quoted(name)} is given twice", pointer=pointer(name))
         elif name != "wait":
             table[name] = _typed(name, values[0])
     if table.get("environment") in NO_ENVIRONMENT and "interpreter" not in table:
@@ -192,7 +193,8 @@ def read_run(body: MemoryFile, query: QueryDict, runtimes: Mapping[str, Runtime]
     suffix = runtime.extensions[0] if runtime and runtime.extensions else ""
     path = (runtime.entrypoint if runtime else "") or f"main{suffix}"
     if table.setdefault("entrypoint", path) != path:
-        raise InvalidManifest("the code has no other name", "Leave 'entrypoint' out.")
+        at = pointer("entrypoint")
+        raise InvalidManifest("the code has no other name", "Leave 'entrypoint' out.", at)
     return Form([Part(path, body, 0, body.size)], msgspec.json.encode(table))
 
 

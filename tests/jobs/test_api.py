@@ -197,6 +197,10 @@ class Submitting(ApiCase):
         body = await self.submit({"entrypoint": "mian.py"}, status=400)
         self.assertEqual(body["error"], "entrypoint 'mian.py' is not in the upload")
         self.assertEqual(body["details"], "Did you mean 'main.py'?")
+        self.assertEqual(
+            body["errors"],
+            [{"pointer": "/entrypoint", "detail": f"{body['error']}. {body['details']}"}],
+        )
 
     async def test_warnings_are_told_at_once_and_later(self) -> None:
         body = await self.submit({"gpu": {"required": False}})

@@ -264,3 +264,103 @@ class Refused(unittest.TestCase):
 
     def test_a_gpu_that_is_required(self) -> None:
         self.refuse({"gpu": {"required": True}})
+
+
+class Pointed(unittest.TestCase):
+    """Where a manifest is at fault, and that all of its faults are told at once."""
+
+    def faults(self, asked: Any, *paths: str) -> dict[str, str]:
+        with self.assertRaises(InvalidManifest) as caught:
+            settle(asked, *paths)
+        for fault in caught.exception.faults:
+            self.assertEqual(self.found(asked, fault.pointer)[1], fault.pointer.count("/"))
+        return dict(caught.exception.faults)
+
+    def found(self, asked: Any, pointer: str) -> tuple[Any, int]:
+        """What the pointer points to, and how deep it lies; it may point to what is missing."""
+        names = [name.replace("~1", "/").replace("~0", "~") for name in pointer.split("/")[1:]]
+        for name in names:
+            asked = asked[int(name)] if isinstance(asked, list) else asked.get(name, {})
+        return asked, len(names)
+
+    def test_every_fault_of_a_key_points_to_it(self) -> None:
+        for asked, pointer in (
+            ({"timeout": "300"}, "/timeout"),
+            ({"timeout": 301}, "/timeout"),
+            ({"memory_mb": 1}, "/memory_mb"),
+            ({"cpu_seconds": -1}, "/cpu_seconds"),
+            ({"ttl": 0}, "/ttl"),
+            ({"timout": 1}, "/timout"),
+            ({"a/b~c": 1}, "/a~1b~0c"),
+            ({"requirements": "numpy"}, "/requirements"),
+            ({"gpu": True}, "/gpu"),
+            ({"entrypoint": "mian.py"}, "/entrypoint"),
+            ({"entrypoint": "../x"}, "/entrypoint"),
+            ({"entrypoint": 5}, "/entrypoint"),
+            ({"entrypoint": "a\0"}, "/entrypoint"),
+            ({"interpreter": "pyhton"}, "/interpreter"),
+            ({"environment": "ml-basic"}, "/environment"),
+            ({"environment": "perl", "interpreter": "python3"}, "/environment"),
+            ({"args": "x"}, "/args"),
+            ({"args": ["a", 1]}, "/args/1"),
+            ({"args": ["a", "b\0"]}, "/args/1"),
+            ({"args": ["x"] * 1001}, "/args"),
+            ({"env": ["A=1"]}, "/env"),
+            ({"env": {"A": "1", "B": 2}}, "/env/B"),
+            ({"env": {"LD_PRELOAD": "x"}}, "/env/LD_PRELOAD"),
+            ({"env": {"a/b": "x"}}, "/env/a~1b"),
+            ({"env": {"x" * 61: 1}}, "/env"),
+            ({"env": {"\ud800": "1"}}, "/env"),
+            ({"outputs": ["*.png", "../x"]}, "/outputs/1"),
+            ({"outputs": [["x"]]}, "/outputs/0"),
+        ):
+            with self.subTest(asked):
+                self.assertEqual(list(self.faults(asked)), [pointer])
+        self.assertEqual(list(self.faults({}, "a.py", "b.py")), ["/entrypoint"])
+        self.assertEqual(list(self.faults({}, "data.bin")), ["/interpreter"])
+
+    def test_all_of_them_are_told_at_once(self) -> None:
+        asked = {"timeout": "5", "memry": 16, "args": [1], "gpu": True}
+        self.assertEqual(list(self.faults(asked)), ["/args/0", "/timeout", "/memry", "/gpu"])
+        asked = {
+            "entrypoint": "mian.py",
+            "interpreter": "pyhton",
+            "timeout": 0,
+            "memory_mb": 1,
+            "env": {"PATH": "", "B": "", "1": ""},
+            "outputs": ["/", "ok", ".."],
+        }
+        found = self.faults(asked)
+        self.assertEqual(
+            list(found),
+            ["/interpreter", "/entrypoint", "/env/PATH", "/env/1", "/outputs/0", "/outputs/2"]
+            + ["/timeout", "/memory_mb"],
+        )
+        self.assertEqual(
+            found["/entrypoint"],
+            "entrypoint 'mian.py' is not in the upload. Did you mean 'main.py'?",
+        )
+        self.assertIn("Did you mean python?", found["/interpreter"])
+
+    def test_the_sentence_is_the_first_one_and_says_that_there_are_more(self) -> None:
+        with self.assertRaises(InvalidManifest) as caught:
+            settle({"timeout": 0, "ttl": 0})
+        self.assertEqual(caught.exception.sentence, "timeout must be from 1 to 300")
+        self.assertEqual(caught.exception.details, "1 more: see errors.")
+
+    def test_not_more_than_eight_are_looked_for(self) -> None:
+        began = time.monotonic()
+        for asked in (
+            {f"key{number}": 1 for number in range(5000)},
+            {"env": {f"{number}": "" for number in range(1000)}},
+        ):
+            self.assertEqual(len(self.faults(asked)), 8)
+        self.assertLess(time.monotonic() - began, 0.5)
+
+    def test_keys_of_other_services_are_translated(self) -> None:
+        for name, meant in (("language", "interpreter"), ("time_limit", "timeout")):
+            self.assertIn(f"Did you mean {meant}?", self.faults({name: 1})[f"/{name}"])
+
+    def test_a_key_that_is_there_twice_is_named(self) -> None:
+        with self.assertRaisesRegex(InvalidManifest, "names the key 'b' twice"):
+            manifest.read(b'{"a": 1, "b": 1, "b": 2}')
