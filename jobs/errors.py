@@ -112,8 +112,8 @@ class UnknownJob(Rejected):
 class UnknownFile(Rejected):
     reason = "unknown_file"
 
-    def __init__(self) -> None:
-        super().__init__("File not found", "See /outputs/{job_id} for the files of this job.")
+    def __init__(self, details: str) -> None:
+        super().__init__("File not found", details)
 
 
 class NotOver(Rejected):

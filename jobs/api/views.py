@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote_to_bytes
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from jobs import archives, bundle, manifest
-from jobs.api import live, ranges, wire
+from jobs.api import live, paths, ranges, wire
 from jobs.api.clients import View, client_of, quota_headers, rated
 from jobs.api.errors import refuse
 from jobs.api.filetypes import served_type_of
@@ -33,7 +33,9 @@ from jobs.api.wire import reply
 from jobs.errors import NotOver, Rejected, UnknownFile
 from jobs.job import LOG, Job, Reading
 from jobs.logs import STREAMS
+from jobs.manifest import quoted
 from jobs.memory import MemoryFile, in_thread
+from jobs.similar import did_you_mean, nearest
 
 TRAILERS_KEY = "sandrun.trailers"  # of the scope: headers that our server sends behind the body
 WAIT_SECONDS = 60  # the longest ?wait=
@@ -56,7 +58,8 @@ def methods(*allowed: str) -> Callable[[View], View]:
         async def check_first(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             if request.method not in allowed:
                 allow = {"Allow": ", ".join(allowed)}
-                return refuse(405, "Method not allowed", "method_not_allowed", headers=allow)
+                takes = f"This path takes {allow['Allow']}."
+                return refuse(405, "Method not allowed", "method_not_allowed", takes, allow)
             return await view(request, *args, **kwargs)
 
         return check_first
@@ -104,7 +107,7 @@ async def environments(request: HttpRequest) -> HttpResponse:
 
 async def not_found(request: HttpRequest) -> HttpResponse:
     """Every other path. A view, since Django's own 404 goes through a thread and into the log."""
-    return refuse(404, "Not found", "unknown_path")
+    return refuse(404, "Not found", "unknown_path", paths.meant(request.path))
 
 
 # ---- a job's beginning
@@ -303,7 +306,7 @@ async def download(request: HttpRequest, job_id: str, name: str) -> HttpResponse
     job = site.engine.store.find(job_id)
     output = job.outputs.get(_asked_path(request, name))
     if output is None:
-        raise UnknownFile
+        raise UnknownFile(_where_files_are(job, _asked_path(request, name)))
     etag = f'"{output.sha256}"'
     if ranges.has_it(request, etag):
         return HttpResponse(status=304, headers={"ETag": etag})
@@ -359,6 +362,16 @@ async def download_all(request: HttpRequest, job_id: str) -> HttpResponse:
     if last:
         site.engine.delete(job)
     return Streamed(content, content_type=kind, headers=headers)
+
+
+def _where_files_are(job: Job, asked: str) -> str:
+    """For whoever asks for a file that is not there. Names are the job's: shown, not repeated."""
+    if not job.is_over:
+        return f"The job is not over, so it has none yet: ask /status/{job.id}?wait=60 first."
+    if not job.outputs:
+        return "The job left no files: none that it made, or none that 'outputs' asks for."
+    close = [quoted(wire.shown(path)) for path in nearest(asked, job.outputs)]
+    return f"{did_you_mean(close)} All are in /outputs/{job.id}.".lstrip()
 
 
 def _own_job(request: HttpRequest, job_id: str) -> Job:
