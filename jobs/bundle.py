@@ -93,7 +93,10 @@ def _is_archive(part: Part, alone: bool) -> bool:
     gzip, zip_ = head.startswith(_GZIP), head.startswith(_ZIP)
     tar = head[_USTAR[0] :].startswith(_USTAR[1])
     if name.endswith(_ARCHIVES[:2]) and not gzip:
-        raise InvalidUpload(f"{quoted(part.name)} is not a gzip-compressed tar archive")
+        raise InvalidUpload(
+            f"{quoted(part.name)} is not a gzip-compressed tar archive",
+            "tar czf makes one; an archive that is not compressed is named .tar.",
+        )
     if name.endswith(".zip") and not zip_:
         raise InvalidUpload(f"{quoted(part.name)} is not a zip archive")
     return name.endswith(_ARCHIVES) or (alone and "." not in name and (gzip or zip_ or tar))

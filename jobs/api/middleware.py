@@ -32,6 +32,10 @@ _PREFLIGHT = {
     "Access-Control-Allow-Private-Network": "true",
 }
 
+_OTHER_SITES = (
+    "Requests from other web sites are refused",
+    "An operator lets one in with --allow-origin https://its.name.",
+)
 _OWN_SITES = ("same-origin", "none")  # none: typed into the address bar
 
 HEADERS = {
@@ -129,9 +133,9 @@ def refusal(
     if method in _SAFE and not handshake:
         return None
     if origin is not None and not _is_same_host(origin, host):
-        return Foreign("Requests from other web sites are refused")
+        return Foreign(*_OTHER_SITES)
     if fetch_site is not None and fetch_site not in _OWN_SITES:
-        return Foreign("Requests from other web sites are refused")
+        return Foreign(*_OTHER_SITES)
     return None
 
 

@@ -206,7 +206,8 @@ class Channel(TwistedChannel):
     def lineLengthExceeded(self, line: bytes) -> None:
         if self._receivedHeaderSize == 0:  # no line before it
             most = self.totalHeadersSize // 1024
-            self.refuse(414, f"The URL is longer than {most} KiB", "too_large")
+            sentence = f"The URL is longer than {most} KiB; what is long belongs into the body"
+            self.refuse(414, sentence, "too_large")
         else:
             self._refuse_headers()
 

@@ -105,10 +105,10 @@ def read_form(body: MemoryFile, content_type: str) -> Form:
             manifest = body.read(start, min(size, MANIFEST_BYTES + 1))
         elif name:
             if field not in FILE_FIELDS:
-                _refuse("a file is in a part that is not named 'files'")
+                _refuse(f"a file is in a part named {quoted(field)}", "Its name must be 'files'.")
             files.append(Part(name, body, start, size))
         elif name is None and field in FILE_FIELDS:
-            _refuse("a part named 'files' has no file name")
+            _refuse("a part named 'files' has no file name", "curl: -F files=@main.py, with an @.")
         elif difflib.get_close_matches(field[:40], ("manifest",)):
             _refuse("a part is named almost like 'manifest'")
     return Form(files, manifest)
@@ -337,5 +337,5 @@ def _parameters(header: str) -> tuple[str, dict[str, str]]:
     return kind.strip().lower(), parameters
 
 
-def _refuse(sentence: str) -> NoReturn:
-    raise InvalidUpload(sentence)
+def _refuse(sentence: str, details: str = "") -> NoReturn:
+    raise InvalidUpload(sentence, details)

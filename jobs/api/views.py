@@ -314,7 +314,8 @@ async def download(request: HttpRequest, job_id: str, name: str) -> HttpResponse
     start, stop = part or (0, output.size)
     if part and start >= stop:
         whole = {"Content-Range": f"bytes */{output.size}"}
-        return refuse(416, f"The file has {output.size} bytes", "invalid_range", headers=whole)
+        sentence = f"The Range begins behind the end: the file has {output.size} bytes"
+        return refuse(416, sentence, "invalid_range", headers=whole)
     headers = {
         "Accept-Ranges": "bytes",
         "ETag": etag,
