@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from jobs.bundle import Upload
 from jobs.conf import MIB, Config
 from jobs.errors import Full, NotOwner, OverQuota, Unready
+from jobs.figures import Figures
 from jobs.job import Job, Moment
 from jobs.line import Line
 from jobs.manifest import Manifest
@@ -39,6 +40,7 @@ class Engine:
         self.config = config
         self.clock = clock
         self.store = Store()
+        self.figures = Figures()
         self.quota = Quota(config, lambda: clock().monotonic)
         self._line = Line()
         self._running: dict[str, tuple[Job, asyncio.Task[None]]] = {}
@@ -77,7 +79,12 @@ class Engine:
     @property
     def free(self) -> int:
         """Bytes that may still be held, whoever sends them."""
-        return self.config.held_bytes - self.store.held_bytes - self._receiving.total()
+        return self.config.held_bytes - self.store.held_bytes - self.receiving
+
+    @property
+    def receiving(self) -> int:
+        """Bytes of uploads on their way."""
+        return self._receiving.total()
 
     def _held_by(self, client: str) -> int:
         return self.store.held_by[client] + self._receiving[client]
@@ -194,6 +201,7 @@ class Engine:
         finally:
             del self._running[job.id]
             job.reservation.end(job.cpu_seconds)
+            self.figures.count(job)
             self.store.weigh(job)
             self._fill_slots()
 
@@ -219,6 +227,7 @@ class Engine:
             self._line.leave(job)
             job.fail(reason, f"{why} before it ran", self.clock())
             job.reservation.end(0.0)
+            self.figures.count(job)
             self.store.weigh(job)
             self._fill_slots()  # it may have kept others waiting
         elif job.state == "running" and not job.stop.done():

@@ -71,6 +71,7 @@ class Job:
         self.error: str | None = None  # a sentence, when it failed by our fault
         self.outputs: dict[str, Output] = {}
         self.gauge: Callable[[], Gauge] = Gauge  # what it uses now, as soon as somebody counts
+        self.launch_seconds: float | None = None
         self.over = asyncio.Event()
         self.stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._bundle_memory: MemoryFile | None = memory
@@ -110,8 +111,9 @@ class Job:
             self._tick = loop.call_later(wait, self._settle)
 
     def set_gauge(self, gauge: Callable[[], Gauge]) -> None:
-        """What the runner calls as soon as somebody counts."""
+        """What the runner calls as soon as somebody counts: when the sandbox stands."""
         self.gauge = gauge
+        self.launch_seconds = asyncio.get_running_loop().time() - self._zero
 
     def finish(self, result: Result, now: Moment) -> None:
         """It ran; `result` says how it ended. Its outputs are the job's from here on."""

@@ -21,6 +21,11 @@ class Store:
     def __len__(self) -> int:
         return len(self._jobs)
 
+    @property
+    def watchers(self) -> int:
+        """Who follow a job that is not forgotten."""
+        return sum(job.bell.listeners for job in self._jobs.values())
+
     def add(self, job: Job) -> None:
         self._jobs[job.id] = job
         self.weigh(job)

@@ -35,6 +35,12 @@ _STATUS: dict[type[errors.Rejected], int] = {
 _BEARER = {"WWW-Authenticate": "Bearer"}
 
 
+class Refusal(HttpResponse):
+    """A response that the Guard counts by its reason."""
+
+    reason: errors.Reason
+
+
 def answer(error: BaseException, request: HttpRequest | None = None) -> HttpResponse:
     """The response for whatever went wrong with `request`, if it came so far."""
     if isinstance(error, errors.Rejected):
@@ -71,9 +77,9 @@ def refuse(
 ) -> HttpResponse:
     """An error's response."""
     body = {**wire.problem(status, sentence, reason, details), **(more or {})}
-    return HttpResponse(
-        wire.encode(body), status=status, content_type=wire.PROBLEM, headers=headers
-    )
+    response = Refusal(wire.encode(body), status=status, content_type=wire.PROBLEM, headers=headers)
+    response.reason = reason
+    return response
 
 
 def report(error: BaseException) -> None:

@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.request import split_domain_port, validate_host
 from django.utils.cache import patch_vary_headers
 
-from jobs.api.errors import answer
+from jobs.api.errors import Refusal, answer
 from jobs.api.site import Site, site_of
 from jobs.errors import Foreign, Rejected
 
@@ -82,6 +82,8 @@ class Guard:
             response = HttpResponse(status=204, headers=_PREFLIGHT)
         else:
             response = await self.get_response(request)
+        if isinstance(response, Refusal):
+            site.engine.figures.refused[response.reason] += 1
         if site.config.allow_origin:
             patch_vary_headers(response, ("Origin",))
         if invited:

@@ -171,6 +171,7 @@ class Channel(TwistedChannel):
         """
         if not self.refused:
             self.refused = True
+            self.factory.server.engine.figures.refused[reason] += 1
             for request in self.requests:
                 request.drop_body()
             response = _bare_response(status, sentence, reason, self._cors(), retry_after)
@@ -412,7 +413,9 @@ class Request(WebRequest):
             self.abort()
             return
         sentence = status_text.decode("ascii")
-        content = _body(status, sentence, "internal" if status >= 500 else "invalid_request")
+        reason: Reason = "internal" if status >= 500 else "invalid_request"
+        self.server.engine.figures.refused[reason] += 1
+        content = _body(status, sentence, reason)
         headers = _headers() | {"Content-Length": str(len(content))}
         self.handle_reply(
             {

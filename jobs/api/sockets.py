@@ -118,6 +118,7 @@ class Stream(AsyncWebsocketConsumer):
 
     async def _refuse(self, refused: Rejected, sentence: str | None = None) -> None:
         sentence = sentence or refused.sentence
+        self._engine.figures.refused[refused.reason] += 1
         if self._speaks_json:
             about = {"type": "error", "error": refused.sentence, "reason": refused.reason}
             await self.send(wire.encode(about).decode())
