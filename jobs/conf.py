@@ -76,6 +76,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     stall_seconds: Annotated[float, Meta(gt=0, le=600)] = 60.0
     # walls without which jobs may run, where the machine lacks them: names of MISSABLE
     allow_missing: tuple[str, ...] = ()
+    # HOST:PORT of a listener of its own for /metrics (serve --metrics); without it there is none
+    metrics: Annotated[str, Meta(pattern=r"^$|^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):\d{1,5}$")] = ""
 
 
 def read(mapping: Mapping[str, object]) -> Config:

@@ -18,10 +18,8 @@ _PATHS = {
     "problems": "GET /problems",
 }
 _ALSO_CALLED = {
-    "job": "status",
     "result": "outputs",
     "results": "outputs",
-    "output": "outputs",
     "files": "outputs",
     "execute": "run",
     "exec": "run",

@@ -16,6 +16,7 @@ class Command(serve.Command):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("addrport", nargs="?", default="127.0.0.1:8443", help="[address:]port")
         parser.add_argument("--no-quotas", action="store_true", help="see serve --help")
+        parser.add_argument("--metrics", default="", help="see serve --help")
         for name in ("--trust-proxy", "--allow-origin"):
             parser.add_argument(name, action="append", default=[], help="see serve --help")
 

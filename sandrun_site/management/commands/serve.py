@@ -59,6 +59,12 @@ class Command(BaseCommand):
             help="let pages of this web site (https://name) use the server; may be given several "
             "times",
         )
+        parser.add_argument(
+            "--metrics",
+            default="",
+            metavar="HOST:PORT",
+            help="answer Prometheus there, apart from the clients",
+        )
 
     def get_check_kwargs(self, options: dict[str, Any]) -> dict[str, Any]:
         """All but what the machine is like: `sandrun doctor` and `manage.py check` tell that."""
@@ -70,9 +76,8 @@ class Command(BaseCommand):
 
     def use(self, options: dict[str, Any]) -> None:
         """Options that stand for a setting; they take its place."""
-        settings.SANDRUN |= {
-            name: options[name] for name in ("trust_proxy", "allow_origin") if options[name]
-        }
+        names = ("trust_proxy", "allow_origin", "metrics")
+        settings.SANDRUN |= {name: options[name] for name in names if options[name]}
 
     def serve(self, host: str, port: int, quotas: bool) -> None:
         """Serve until a signal comes."""
@@ -92,19 +97,25 @@ class Command(BaseCommand):
         except (ValueError, OSError):
             _exit(f"{LAUNCHER_FD} is not the descriptor of a socket; start with script/server")
         listener = _listen(host, port)
+        scraped = _listen_for_metrics(config.metrics)
         loop = reactor._asyncioEventloop
         asyncio.set_event_loop(loop)
         try:
             site = loop.run_until_complete(open_site(channel, config, _hosts(host)))
         except SandboxError as error:
             _exit(f"no sandbox can be had, so nothing is served; the step that failed: {error}")
-        self._greet(site, host, listener.getsockname()[1])
-        Server(door(site), listener, site.engine, welcome(site)).run()
+        if scraped:
+            self.stdout.write(f"Metrics are at {_url(*scraped.getsockname()[:2])}/metrics\n")
+        self._greet(site, _url(host, listener.getsockname()[1]))
+        server = Server(door(site), listener, site.engine, welcome(site))
+        if scraped:
+            from jobs.api import metrics  # only here: it loads a library
 
-    def _greet(self, site: Site, host: str, port: int) -> None:
+            metrics.listen(scraped, server)
+        server.run()
+
+    def _greet(self, site: Site, url: str) -> None:
         """What to try, and last the line that says that all is ready, which programs wait for."""
-        name = "127.0.0.1" if host in _ANY else f"[{host}]" if ":" in host else host
-        url = f"http://{name}:{port}"
         self.stdout.write(
             f"Runs {', '.join(site.interpreters) or 'nothing: no interpreter was found'}.\n"
             f"  a file:    echo 'print(6*7)' > main.py; curl --data-binary @main.py {url}/run\n"
@@ -139,6 +150,16 @@ def _listen(host: str, port: int) -> socket.socket:
         _exit(f"cannot listen on {host} port {port}: {why}")
     listener.setblocking(False)
     return listener
+
+
+def _listen_for_metrics(address: str) -> socket.socket | None:
+    host, _, port = address.rpartition(":")
+    return _listen(host.strip("[]"), int(port)) if address else None
+
+
+def _url(host: str, port: int) -> str:
+    name = "127.0.0.1" if host in _ANY else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}"
 
 
 def _hosts(host: str) -> tuple[str, ...]:
