@@ -30,7 +30,7 @@ class Faults:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if not isinstance(error, InvalidManifest):
             return False
-        self.found.append(error)
+        self.found.append(error.with_traceback(None))  # whose frames would hold us, in a cycle
         if len(self.found) == FAULTS:
             self.tell()
         return True
@@ -38,8 +38,11 @@ class Faults:
     def tell(self) -> None:
         """Raises the first, with all that are known."""
         if self.found:
-            first, *more = self.found
-            first.faults = tuple(fault for one in self.found for fault in one.faults)
-            if more:
-                first.details = f"{first.details} {len(more)} more: see errors.".lstrip()
-            raise first from None
+            raise self._as_one() from None
+
+    def _as_one(self) -> InvalidManifest:
+        first, *more = self.found
+        details = f"{first.details} {len(more)} more: see errors." if more else first.details
+        found = InvalidManifest(first.sentence, details.lstrip())
+        found.faults = tuple(fault for one in self.found for fault in one.faults)
+        return found

@@ -1,5 +1,7 @@
 """What a manifest may say, and that nothing else gets through, is slow, or fails otherwise."""
 
+import contextlib
+import gc
 import json
 import time
 import unittest
@@ -356,6 +358,16 @@ class Pointed(unittest.TestCase):
         ):
             self.assertEqual(len(self.faults(asked)), 8)
         self.assertLess(time.monotonic() - began, 0.5)
+
+    def test_nothing_of_a_refused_manifest_waits_for_the_garbage_collector(self) -> None:
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for asked in ({"timeout": 0}, {"a": 1, "b": 2}, {"env": {str(n): "" for n in range(9)}}):
+            with contextlib.suppress(InvalidManifest):
+                settle(asked)
+            left = [one for one in gc.get_objects() if isinstance(one, InvalidManifest)]
+            self.assertEqual(left, [])
 
     def test_keys_of_other_services_are_translated(self) -> None:
         for name, meant in (("language", "interpreter"), ("time_limit", "timeout")):
