@@ -89,6 +89,9 @@ def rejected(refusal: Rejected) -> None:
     check(is_sentence(refusal.sentence), f"no sentence: {refusal.sentence!r}")
     details = refusal.details
     check(details.isprintable() and len(details) < 1000, f"odd details: {details!r}")
+    for fault in getattr(refusal, "faults", ()):
+        check(fault.detail.isprintable() and len(fault.detail) < 1000, f"odd: {fault.detail!r}")
+        check(fault.pointer.isprintable() and len(fault.pointer) < 300, f"odd: {fault.pointer!r}")
     # A response can always be made of it.
     check(f"{refusal.sentence}{details}".encode(), "no text")
 
