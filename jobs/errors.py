@@ -39,6 +39,8 @@ Reason = Literal[
     "method_not_allowed",
     "timeout",
     "not_over",
+    "in_flight",
+    "key_reused",
     "invalid_range",
     "concurrent_jobs",
     "hourly_jobs",

@@ -1,6 +1,6 @@
 """The honest neighbour of every attack, in a process of its own: while an attack lasts it runs
-small jobs from another address, one soon after another, and asks for /health all the time. So it feels
-what an innocent client would feel, undisturbed by what the test itself does meanwhile.
+small jobs from another address, one soon after another, and asks for /health all the time. So it
+feels what an innocent client would feel, undisturbed by what the test itself does meanwhile.
 
     python -m tests.attacks.bystander PORT
 

@@ -31,8 +31,8 @@ from tests.journeys.server import Client, Server, cgroups_of, eventually, form, 
 from tests.sandbox.box import job_processes
 
 ADDRESSES = 400
-# Until all of them have come, everything was imported, and the allocator has seen its largest crowd:
-# from then on what lives in web stays as it is (0.1 MB of 15 in four minutes), and so must the rest.
+# Until all of them have come, everything was imported, and the allocator has seen its largest
+# crowd: from then on what lives in web stays as it is (0.3 MB more of 15 in four minutes).
 WARM_UP_MINUTES = 4.0
 AT_ONCE = 10
 KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
