@@ -251,10 +251,11 @@ async def logs(request: HttpRequest, job_id: str) -> HttpResponse:
     stream = request.GET.get("stream")
     if stream is not None and stream not in STREAMS:
         raise Rejected("stream must be stdout or stderr")
-    if request.GET.get("follow", "0") == "1":
-        since = request.META.get("HTTP_LAST_EVENT_ID") or request.GET.get("since")
-        position = live.position_of(job, since)
-        form = _live_format(request)
+    position = live.position_of(job, request.GET.get("since"))
+    if last := request.META.get("HTTP_LAST_EVENT_ID"):  # a browser that has come back
+        position = live.position_of(job, last)
+    form = _live_format(request)
+    if _switch(request, "follow"):
         if request.method == "HEAD":
             return _following(form, _nothing())
         return _following(form, live.follow(form, site.engine, job, position, stream))
@@ -345,7 +346,7 @@ async def download_all(request: HttpRequest, job_id: str) -> HttpResponse:
     form = request.GET.get("format", "tar.gz")
     if form not in archives.FORMATS:
         raise Rejected(f"format must be {' or '.join(archives.FORMATS)}")
-    last = request.GET.get("delete", "0") == "1"
+    last = _switch(request, "delete")
     if last:
         _own_job(request, job_id)
     if not job.ended:
@@ -527,6 +528,14 @@ def _wait_seconds(request: HttpRequest) -> int:
     if not re.fullmatch(r"[0-9]+", text):
         raise Rejected("wait must be a whole number of seconds")
     return min(int(text.lstrip("0")[:9] or "0"), WAIT_SECONDS)  # the first 9 digits say enough
+
+
+def _switch(request: HttpRequest, name: str) -> bool:
+    """Whether ?name=1 is asked. Whoever writes "true" means it, and must not be taken for a no."""
+    text: str = request.GET.get(name, "0")
+    if text not in ("0", "1"):
+        raise Rejected(f"{name} must be 1 or 0")
+    return text == "1"
 
 
 def _accepts(request: HttpRequest, kind: str) -> bool:

@@ -819,6 +819,16 @@ class Watching(ApiCase):
         await self.get(f"/logs/{job_id}?stream=x", 400)
         self.assertIn("stdout", await self.get(f"/logs/{job_id}", accept="text/plain;q=0"))
 
+    async def test_a_query_that_would_be_taken_for_a_no_is_refused(self) -> None:
+        job_id = await self.run_one()
+        for query in ("follow=true", "follow=", "since=x", "format=xml", "since=999"):
+            body = await self.get(f"/logs/{job_id}?{query}", 400)
+            self.assertIn(query.partition("=")[0], body["error"])
+        body = await self.get(f"/download/{job_id}?delete=true", 400)
+        self.assertEqual(body["error"], "delete must be 1 or 0")
+        await self.get(f"/logs/{job_id}?follow=0&format=sse&since=0")
+        await self.get(f"/logs/{job_id}?follow=1&since=x", 400, **{"last-event-id": "0"})
+
     async def test_a_large_log_comes_in_pieces_with_its_gap_told(self) -> None:
         self.runner.stdout = ("é" * (8 << 20)).encode()
         response = await self.client.get(f"/logs/{await self.run_one()}")
