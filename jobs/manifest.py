@@ -27,6 +27,7 @@ ARGUMENT_BYTES = 128 * 1024  # with the environment: far below what execve refus
 PATTERNS = 100
 PATH_BYTES = 1024
 MIN_MEMORY_MB = 16
+MIN_CPU_SECONDS = 0.01
 MEMORY_MB = 512  # when nothing is asked for
 TIMEOUT_SECONDS = 300
 
@@ -49,8 +50,10 @@ _ALSO_CALLED = {
 }
 NO_ENVIRONMENT = (None, "", "default")  # what earlier clients call having none
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_ENV_REFUSED = re.compile(r"LD_.*|GLIBC_TUNABLES|PATH|MALLOC_.*", re.ASCII)  # change what is run
+ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+ENV_REFUSED = r"LD_.*|GLIBC_TUNABLES|PATH|MALLOC_.*"  # change what is run
+_ENV_NAME = re.compile(ENV_NAME, re.ASCII)
+_ENV_REFUSED = re.compile(ENV_REFUSED, re.ASCII)
 
 
 class Bounds(NamedTuple):
@@ -134,7 +137,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         for name, value, low, high, unset in (
             ("timeout", self.timeout, 1, most, min(TIMEOUT_SECONDS, most)),
             ("memory_mb", self.memory_mb, MIN_MEMORY_MB, memory_mb, min(MEMORY_MB, memory_mb)),
-            ("cpu_seconds", self.cpu_seconds, 0.01, most, 0.0),
+            ("cpu_seconds", self.cpu_seconds, MIN_CPU_SECONDS, most, 0.0),
             ("ttl", self.ttl, 1, bounds.ttl_seconds, 0),
         ):
             with faults:

@@ -27,6 +27,7 @@ CPU = "cpu"
 CPU_QUOTA = "cpu_quota"
 CANCELLED = "cancelled"
 SANDBOX_ERROR = "sandbox_error"
+REASONS = (EXIT, SIGNAL, TIMEOUT, MEMORY, CPU, CPU_QUOTA, CANCELLED, SANDBOX_ERROR)
 
 
 class Limits(NamedTuple):

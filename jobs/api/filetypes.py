@@ -1,6 +1,6 @@
 """The words by which clients sort output files, by extension. A contract with existing clients."""
 
-_TYPES = {
+TYPES = {
     "image": "png jpg jpeg gif bmp webp svg tiff ico",
     "model": "pt pth safetensors onnx h5 pb ckpt pkl joblib",
     "video": "mp4 avi mov mkv webm flv wmv",
@@ -12,7 +12,7 @@ _TYPES = {
     "document": "pdf docx xlsx pptx",
 }
 _TYPE_OF = {
-    extension: name for name, extensions in _TYPES.items() for extension in extensions.split()
+    extension: name for name, extensions in TYPES.items() for extension in extensions.split()
 }
 
 BINARY = "application/octet-stream"

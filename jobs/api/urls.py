@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from jobs.api import problems, views
+from jobs.api import openapi, problems, views
 
 urlpatterns = [
     path("submit", views.submit),
@@ -12,6 +12,7 @@ urlpatterns = [
     path("environments", views.environments),
     path("problems", problems.listed),
     path("problems/<str:reason>", problems.page),
+    path("openapi.json", openapi.openapi),
     path("status/<str:job_id>", views.status),
     path("logs/<str:job_id>", views.logs),
     path("outputs/<str:job_id>", views.outputs),

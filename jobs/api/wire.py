@@ -66,6 +66,7 @@ def server(site: Site) -> dict[str, object]:
         "privacy": f"No accounts, no logs; a job is deleted {config.ttl_seconds} s after its end",
         "limits": limits,
         "api": 1,
+        "openapi": "/openapi.json",
         "quotas": _quotas(config) if config.quotas else None,
         "interpreters": {
             name: {
