@@ -91,7 +91,9 @@ class Guard:
             response["Access-Control-Expose-Headers"] = "*"
         for name, value in HEADERS.items():
             response.setdefault(name, value)
-        if not response.streaming and response.status_code not in (204, 304):
+        if response.status_code in (204, 304):
+            del response.headers["Content-Type"]  # Django's: a cache would take it for the file's
+        elif not response.streaming:
             response.setdefault("Content-Length", str(len(response.content)))
         return response
 
