@@ -130,7 +130,11 @@ _ENVIRONMENTS = record(
     }
 )
 
-_POSITION: Schema = {"type": "integer", "minimum": 0, "description": "In line; 0: none before it."}
+_POSITION: Schema = {
+    "type": "integer",
+    "minimum": 0,
+    "description": "In line, from 1; 0: it does not wait.",
+}
 _TOKEN: Schema = {**TEXT, "description": "Who has it may cancel and delete the job."}
 _SUBMITTED = record(
     {
@@ -244,7 +248,11 @@ def _frame(kind: str, fields: Mapping[str, Schema], optional: tuple[str, ...] = 
 _SAID: dict[str, Schema] = {
     "t": {**NUMBER, "description": "Seconds after the start."},
     "data": TEXT,
-    "base64": {"type": "string", "contentEncoding": "base64", "description": "What is no UTF-8."},
+    "base64": {
+        "type": "string",
+        "contentEncoding": "base64",
+        "description": "Instead of data, where it is no UTF-8.",
+    },
 }
 _FRAME: Schema = {
     "description": "One message of a WebSocket that speaks sandrun.v1, one line of NDJSON, or the "

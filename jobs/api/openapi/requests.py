@@ -75,8 +75,8 @@ _SAYS = {
     f"{manifest.ARGUMENT_BYTES // 1024} KiB.",
     "env": "Environment variables.",
     "stdin": "What the program reads from its standard input.",
-    "outputs": "Patterns (*, **, ?, []; results/ is a whole folder). Without them: every file that "
-    "the job makes or changes.",
+    "outputs": "Patterns (`*`, `**`, `?`, `[]`; `results/` is a whole folder). Without them: every "
+    "file that the job makes or changes.",
     "timeout": "Seconds until the job is ended.",
     "memory_mb": "Megabytes for all processes and all files together.",
     "cpu_seconds": "CPU time after which the job is ended; without it no limit beside timeout.",
