@@ -33,7 +33,7 @@ FILE_FIELDS = ("files", "file", "files[]")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _PARAMETER = re.compile(r';[ \t]*([\w!#$%&\'*+.^`|~-]+)=("(?:[^"\\]|\\.)*"|[^;"\s]*)[ \t]*')
 _ESCAPED = re.compile(r'\\(["\\])')
-_KEY = re.compile(r"[!-~]{1,255}")
+KEY = r"^[!-~]{1,255}$"
 _PLAIN_ENCODINGS = ("binary", "8bit", "7bit")
 
 
@@ -62,7 +62,7 @@ class Form(NamedTuple):
 def key_of(request: HttpRequest) -> str | None:
     """The Idempotency-Key. Raises Rejected."""
     key: str | None = request.META.get("HTTP_IDEMPOTENCY_KEY")
-    if key is not None and not _KEY.fullmatch(key):
+    if key is not None and not re.fullmatch(KEY, key):
         raise Rejected(
             "An Idempotency-Key has 1 to 255 letters, digits or signs, and no spaces",
             "A random UUID is a good one.",

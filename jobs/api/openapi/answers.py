@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from jobs.api import wire
 from jobs.api.filetypes import TYPES
+from jobs.api.openapi.notation import REASONS
 from jobs.api.openapi.shapes import (
     COUNT,
     FLAG,
@@ -28,12 +29,12 @@ from sandbox.model import REASONS as ENDS
 
 _PROBLEM = record(
     {
-        "type": {"type": "string", "format": "uri-reference"},
+        "type": {"type": "string", "pattern": "^/problems/[a-z_]+$"},
         "title": TEXT,
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
         "detail": TEXT,
         "error": {**TEXT, "description": "A sentence that says what is wrong."},
-        "reason": TEXT,
+        "reason": words(*REASONS),
         "details": {**TEXT, "description": "What helps."},
         "errors": array(record({"pointer": TEXT, "detail": TEXT})),
         "retry_after": {**COUNT, "description": "Seconds, as in the header Retry-After."},

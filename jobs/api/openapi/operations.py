@@ -1,8 +1,17 @@
 """The operations of the API, by path: one function for each group of jobs/api/urls.py."""
 
 from jobs import archives
-from jobs.api import live, wire
-from jobs.api.openapi.notation import Object, answer, header, json, operation, path, query
+from jobs.api import live, uploads, wire
+from jobs.api.openapi.notation import (
+    REASONS,
+    Object,
+    answer,
+    header,
+    json,
+    operation,
+    path,
+    query,
+)
 from jobs.api.openapi.shapes import BINARY, JOB_ID, TEXT, Schema, ref, words
 from jobs.api.views import WAIT_SECONDS
 from jobs.conf import MIB, Config
@@ -12,7 +21,7 @@ _JOB = (*_RATED, "unknown_job", "unknown_path")
 _UPLOAD = (
     *(*_RATED, "foreign_origin", "invalid_manifest", "invalid_upload", "unsupported_upload"),
     *("concurrent_jobs", "hourly_jobs", "cpu_quota", "held_bytes"),
-    *("queue_full", "busy", "unavailable", "sandbox_error"),
+    *("queue_full", "busy", "unavailable", "sandbox_error", "in_flight", "key_reused"),
 )
 _QUOTA = ("RateLimit", "RateLimit-Policy")
 
@@ -21,6 +30,12 @@ _WAIT = query(
     "wait",
     {"type": "integer", "minimum": 0, "default": 0},
     f"Seconds to wait for the job's end; more than {WAIT_SECONDS} are {WAIT_SECONDS}.",
+)
+_KEY = header(
+    "Idempotency-Key",
+    {"type": "string", "pattern": uploads.KEY},
+    "The same again with the same key, from the same address, is the same job; while it is "
+    "remembered. Who has one may hang up and come back. A random UUID is a good one.",
 )
 _POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
 _SWITCH: Schema = {"type": "integer", "enum": [0, 1], "default": 0}
@@ -90,6 +105,21 @@ def _server() -> Object:
                 _RATED,
             )
         },
+        "/problems": {
+            "get": operation(
+                *("problems", "server", "What each reason of an error means"),
+                {200: answer("A paragraph for each", {wire.TEXT: TEXT})},
+                _RATED,
+            )
+        },
+        "/problems/{reason}": {
+            "get": operation(
+                *("problem", "server", "What an error means and what to do: its type"),
+                {200: answer("In a few sentences", {wire.TEXT: TEXT})},
+                (*_RATED, "unknown_path"),
+                parameters=[path("reason", words(*REASONS), "The reason of an error.")],
+            )
+        },
         "/openapi.json": {
             "get": operation(
                 *("openapi", "server", "This document, with the limits of this server"),
@@ -139,7 +169,7 @@ def _submit(config: Config) -> Object:
         _UPLOAD,
         f"At most {config.upload_bytes / MIB:g} MB and 1000 loose files. Who hangs up while "
         "waiting takes the job along.",
-        parameters=[_WAIT],
+        parameters=[_WAIT, _KEY],
         requestBody={
             "required": True,
             "content": {
@@ -180,7 +210,7 @@ def _run(manifest: Schema) -> Object:
         "for who accepts application/x-ndjson or text/event-stream. For who accepts "
         "application/json, or with wait: everything, after the end. Who hangs up takes the job "
         "along.",
-        parameters=[*asked, _WAIT],
+        parameters=[*asked, _WAIT, _KEY],
         requestBody={
             "required": True,
             "description": "Code, whatever its Content-Type says.",

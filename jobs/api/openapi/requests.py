@@ -81,6 +81,8 @@ _SAYS = {
     "memory_mb": "Megabytes for all processes and all files together.",
     "cpu_seconds": "CPU time after which the job is ended; without it no limit beside timeout.",
     "ttl": "Seconds from the job's end until it is forgotten.",
+    "burn_after_read": "Forgotten sooner: as soon as its log was read to the end and every output "
+    "was downloaded.",
 }
 
 UPLOAD: Schema = {
