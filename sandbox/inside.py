@@ -264,13 +264,13 @@ def _run(control: socket.socket, start: Start) -> None:
     _say(control, {"started": True})
     last = len(orders["steps"]) - 1
     for step, argv in enumerate(orders["steps"]):
-        status = _execute(argv, orders["env"])
+        status = _execute(argv, orders["env"], is_last=step == last)
         if status or step == last:
             _say(control, {"exit": status, "step": step})
             return
 
 
-def _execute(argv: list[str], env: dict[str, str]) -> int:
+def _execute(argv: list[str], env: dict[str, str], is_last: bool) -> int:
     """Start the program as pid 2 and reap until it ends; the wait status.
 
     127 and 126 for what cannot be found or executed, as shells have it; the sentence goes to
@@ -287,6 +287,8 @@ def _execute(argv: list[str], env: dict[str, str]) -> int:
         )  # fmt: skip
     except OSError as error:
         return _cannot(argv[0], os.strerror(error.errno or 0), 126)
+    if is_last:
+        os.close(0)  # or web would not see that the program has closed its stdin
     while True:
         pid, status = os.wait()  # orphans of the job are reaped here too
         if pid == program:

@@ -23,6 +23,7 @@ from typing import Any
 from sandbox import cgroups, channel
 from sandbox.collect import MAX_FILES
 from sandbox.errors import BundleRefused, SandboxError
+from sandbox.feed import Feed
 from sandbox.model import (
     MIB,
     Bundle,
@@ -172,7 +173,7 @@ class Sandbox:
         bundle: Bundle,
         limits: Limits,
         *,
-        stdin: bytes = b"",
+        stdin: bytes | Feed = b"",
         patterns: Sequence[str] = (),
         on_output: OnOutput,
         on_gauge: OnGauge = lambda gauge: None,
@@ -180,6 +181,7 @@ class Sandbox:
     ) -> Result:
         """Run `command` over `bundle` and collect what it leaves.
 
+        `stdin` is what the program reads; or a Feed, which is closed when the program has ended.
         `on_output("stdout" | "stderr", bytes)` is called on the loop with every piece of output;
         the view is only valid during the call. `patterns` are the manifest's outputs; empty means
         every file that the job made or changed. `on_gauge` is called once, with a function that
@@ -205,7 +207,12 @@ class Sandbox:
     # --- a run's parts -----------------------------------------------------------------------
 
     async def _program(
-        self, child: _Child, command: Command, bundle: Bundle, stdin: bytes, on_output: OnOutput
+        self,
+        child: _Child,
+        command: Command,
+        bundle: Bundle,
+        stdin: bytes | Feed,
+        on_output: OnOutput,
     ) -> tuple[Facts, Usage]:
         """Give the orders and see it through to its end, every byte of output included."""
         drains = [
@@ -216,15 +223,17 @@ class Sandbox:
             members = bundle.members if bundle.form == "loose" else ()
             orders: dict[str, Any] = {"form": bundle.form, "members": members}
             orders |= {"steps": command.steps, "env": dict(command.env)}
-            content = channel.memfd("stdin", stdin)
+            inner = stdin.open() if isinstance(stdin, Feed) else channel.memfd("stdin", stdin)
             try:
-                child.order(orders, (bundle.fd, content))
+                child.order(orders, (bundle.fd, inner))
             finally:
-                os.close(content)
+                os.close(inner)
             status, step = await self._follow(child, len(command.steps))
             end = await child.ended
             await asyncio.gather(*drains)
         finally:
+            if isinstance(stdin, Feed):
+                stdin.close()
             await _end(*drains)
         facts = Facts(
             cause=end["cause"], oom_kills=end["oom_kills"], refused_tasks=end["refused_tasks"],

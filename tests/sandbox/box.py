@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sandbox import cgroups, channel
+from sandbox.feed import Feed
 from sandbox.model import (
     FIRST_UID,
     UIDS,
@@ -120,7 +121,7 @@ class Box:
         bundle: Bundle | None = None,
         on_output: Callable[[str, bytes], None] | None = None,
         cap: int = 10 << 20,
-        stdin: bytes = b"",
+        stdin: bytes | Feed = b"",
         patterns: Sequence[str] = (),
         on_gauge: Callable[[Callable[[], Gauge]], None] = lambda gauge: None,
         stop: "asyncio.Future[str] | None" = None,
