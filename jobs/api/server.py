@@ -373,6 +373,10 @@ class Request(WebRequest):
             self.is_live = any(name.lower() == UNBUFFERED for name, _ in message["headers"])
             self.gate = Gate()
             self.registerProducer(self.gate, True)
+            super().handle_reply(message)
+            if self.is_live:  # or the head, and the job's id in it, would wait for its first word
+                http.Request.write(self, b"")
+            return
         super().handle_reply(message)
 
     def _has_no_body(self) -> bool:
