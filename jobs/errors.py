@@ -7,12 +7,15 @@ Rejected
 |- TooLarge            more bytes than are taken
 |- UnknownJob          never was, or is forgotten: both look the same
 |- UnknownFile         the job left no such file
+|- StdinClosed         the program reads no more, or never would
+|- StdinElsewhere      what is sent does not follow what has come
 |- NotOver             what was asked for exists only after the job's end
 |- InFlight            the same Idempotency-Key is being looked at
 |- KeyReused           an Idempotency-Key came with something else than the first time
 |- Foreign             another web site is behind the request
 |- NotOwner            whoever asks cannot show that the job is theirs
 |- Wait                nothing is wrong but the moment
+   |- StdinFull        as much waits for the program as may
    |- Full             the queue or the memory is full
    |- Unready          nothing can run: no sandbox, or the server is ending
    |- TooMany          this client asked too often
@@ -141,6 +144,14 @@ class KeyReused(Rejected):
         )
 
 
+class StdinClosed(Rejected):
+    reason = "stdin_closed"
+
+
+class StdinElsewhere(Rejected):
+    reason = "stdin_position"
+
+
 class Foreign(Rejected):
     reason = "foreign_origin"
 
@@ -166,6 +177,10 @@ class Wait(Rejected):
     def __init__(self, sentence: str, retry_after: int, details: str = "") -> None:
         super().__init__(sentence, details)
         self.retry_after = max(1, retry_after)
+
+
+class StdinFull(Wait):
+    reason = "stdin_full"
 
 
 class Full(Wait):

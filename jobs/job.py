@@ -20,6 +20,7 @@ from jobs.logs import JobLog
 from jobs.manifest import Manifest
 from jobs.memory import MemoryFile
 from jobs.quota import Reservation
+from sandbox.feed import Feed
 from sandbox.model import EXIT, Bundle, Gauge, Output, Result
 
 LOG = ""  # among what a job left: no output has such a path
@@ -70,6 +71,8 @@ class Job:
         self.reason: str | None = None  # why it ended; None while it runs and when completed
         self.error: str | None = None  # a sentence, when it failed by our fault
         self.outputs: dict[str, Output] = {}
+        # Its stdin, where that goes on while it runs.
+        self.feed = Feed(manifest.stdin.encode()) if manifest.stdin_live else None
         self.gauge: Callable[[], Gauge] = Gauge  # what it uses now, as soon as somebody counts
         self.launch_seconds: float | None = None
         self.over = asyncio.Event()
@@ -164,6 +167,8 @@ class Job:
             self._bundle_memory = None
         self.bundle = self.bundle._replace(members=())
         self.manifest = self.manifest.after_the_end()
+        if self.feed:
+            self.feed.close()
         self._asked_bytes = 0
         self._names_bytes = sum(map(_name_bytes, self.outputs))
         self._unread = {LOG, *self.outputs} if self.manifest.burn_after_read else set()

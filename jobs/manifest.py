@@ -19,6 +19,7 @@ from msgspec import UNSET, UnsetType
 from jobs.errors import InvalidManifest
 from jobs.faults import Faults, pointer
 from jobs.similar import did_you_mean, nearest
+from sandbox.feed import ROOM
 from sandbox.runtimes import Runtime
 
 MANIFEST_BYTES = 256 * 1024  # so that ARGUMENT_BYTES fit, with quotes between them
@@ -80,13 +81,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float  # 0: no limit of its own
     ttl: int  # seconds from the end until it is forgotten; 0: as this server has it
     burn_after_read: bool = False  # it is forgotten as soon as all that it left was read once
+    stdin_live: bool = False  # more may be sent to its stdin while it runs
     warnings: tuple[str, ...] = ()  # what was asked and left out
 
     @property
     def held_bytes(self) -> int:
-        """What its texts take in memory: one emoji makes each character four bytes."""
+        """What its texts take in memory, one emoji makes each character four bytes; and what may
+        wait for its program to read.
+        """
         words = (self.stdin, *self.args, *self.outputs, *self.env, *self.env.values())
-        return sum(map(getsizeof, words)) if any(words) else 0
+        return (sum(map(getsizeof, words)) if any(words) else 0) + ROOM * self.stdin_live
 
     def after_the_end(self) -> "Manifest":
         """What is asked of a job that is over; its texts were for its run."""
@@ -102,6 +106,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     args: list[str] = []
     env: dict[str, str] = {}
     stdin: str = ""
+    stdin_live: bool = False
     outputs: list[str] = []
     timeout: int | UnsetType = UNSET
     memory_mb: int | UnsetType = UNSET
@@ -152,6 +157,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             args=tuple(self.args),
             env=self.env,
             stdin=self.stdin,
+            stdin_live=self.stdin_live,
             outputs=outputs,
             timeout=int(numbers["timeout"]),
             memory_mb=int(numbers["memory_mb"]),
@@ -234,6 +240,7 @@ _MUST_BE = {
     "args": "a list of strings",
     "env": "an object of strings",
     "stdin": "a string",
+    "stdin_live": "true or false",
     "outputs": "a list of strings",
     "timeout": "a whole number of seconds",
     "memory_mb": "a whole number of megabytes",

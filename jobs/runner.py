@@ -68,7 +68,7 @@ class SandboxRunner:
             runtime.command(manifest.entrypoint, manifest.args, manifest.env, limits),
             job.bundle,
             limits,
-            stdin=manifest.stdin.encode(),
+            stdin=job.feed or manifest.stdin.encode(),
             patterns=manifest.outputs,
             on_output=job.take_output,
             on_gauge=job.set_gauge,

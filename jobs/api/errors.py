@@ -27,8 +27,11 @@ _STATUS: dict[type[errors.Rejected], int] = {
     errors.NotOver: 409,
     errors.InFlight: 409,
     errors.KeyReused: 422,
+    errors.StdinClosed: 409,
+    errors.StdinElsewhere: 409,
     errors.TooMany: 429,
     errors.OverQuota: 429,
+    errors.StdinFull: 503,
     errors.Full: 503,
     errors.Unready: 503,
 }

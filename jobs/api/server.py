@@ -33,7 +33,7 @@ from jobs.api.clients import client_at, client_name, is_trusted, networks, over_
 from jobs.api.errors import report
 from jobs.api.gate import Gate
 from jobs.api.middleware import HEADERS
-from jobs.api.uploads import BODY_KEY, too_large
+from jobs.api.uploads import BODY_KEY, STDIN_BYTES, too_large
 from jobs.api.views import TRAILERS_KEY
 from jobs.api.websocket import SOCKET_KEY, Socket
 from jobs.api.wire import PROBLEM, encode, problem
@@ -62,6 +62,7 @@ DRAIN_SECONDS = 1.0  # for answers that are on their way when we stop
 STOP_SECONDS = 0.5  # for those that are cut off then
 
 UPLOADS = {b"/submit": "submit", b"/run": "run"}  # what takes a body, and the view's name
+STDIN = re.compile(rb"/jobs/[^/]+/stdin")  # and what takes a small one
 
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -262,6 +263,7 @@ class Request(WebRequest):
 
     body: Body | None = None
     received = 0  # bytes of the body
+    most = 0  # bytes that it may have
     chunked: int  # Twisted's
     gate: Gate | None = None
     is_live = False
@@ -275,13 +277,14 @@ class Request(WebRequest):
     def gotLength(self, length: int | None) -> None:
         self.content = io.BytesIO()  # stays empty: what reads the body reads `body`
         view = self._view()
-        if length is not None and length > self.channel.config.upload_bytes:
+        self.most = STDIN_BYTES if view == "stdin" else self.channel.config.upload_bytes
+        if length is not None and length > self.most:
             self._refuse_body()
         elif length != 0 and view:  # else what comes is read, and thrown away
             client = self._client()
             if length and length > self.server.engine.room(client):
                 self._refuse_for_now(length)
-            elif length is None or length > SMALL_BODY:
+            elif view != "stdin" and (length is None or length > SMALL_BODY):
                 self._take_large(client, view)
             else:
                 self.body = Body(self.server.engine, client)
@@ -290,7 +293,8 @@ class Request(WebRequest):
         """The one to which the body will go."""
         method, target = self.channel.asked
         path, _ = _path_and_host(target)
-        found = UPLOADS.get(unquote_to_bytes(path.split(b"?", 1)[0]))
+        path = unquote_to_bytes(path.split(b"?", 1)[0])
+        found = "stdin" if STDIN.fullmatch(path) else UPLOADS.get(path)
         return found if method == b"POST" else None
 
     def _take_large(self, client: str, view: str) -> None:
@@ -347,7 +351,7 @@ class Request(WebRequest):
         if self.channel.refused:
             return
         self.received += len(data)
-        if self.received > self.channel.config.upload_bytes:
+        if self.received > self.most:
             self._refuse_body()
         elif self.body is not None and not self.body.receive(data):
             self._refuse_for_now(len(data))
@@ -363,7 +367,7 @@ class Request(WebRequest):
 
     def _refuse_body(self) -> None:
         self.requestHeaders.removeHeader(b"Expect")
-        error = too_large(self.channel.config.upload_bytes)
+        error = too_large(self.most)
         self.channel.refuse(413, error.sentence, error.reason)
 
     def handle_reply(self, message: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ A consumer of Channels, without its thread hop for each message: there is no dat
 """
 
 import asyncio
+import base64
 import codecs
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.urls import path
 
+from jobs import stdin
 from jobs.api import live, wire
 from jobs.api.clients import client_in, count
 from jobs.api.middleware import refusal_of
@@ -44,10 +46,20 @@ def welcome(site: Site) -> Callable[[str, Callable[[str], str | None]], bool]:
 
 
 class Order(msgspec.Struct, forbid_unknown_fields=True):
-    """What a client may say in sandrun.v1."""
+    """What a client may say in sandrun.v1: one of those below."""
 
-    type: str
     owner_token: str = ""
+
+
+class Cancel(Order, tag="cancel"):
+    pass
+
+
+class Stdin(Order, tag="stdin"):
+    data: str = ""
+    base64: str = ""
+    end: bool = False
+    at: int | None = None
 
 
 class Stream(AsyncWebsocketConsumer):
@@ -106,13 +118,17 @@ class Stream(AsyncWebsocketConsumer):
             return  # the earlier clients had nothing to say; and of no job there is nothing
         try:
             try:
-                order = msgspec.json.decode(text_data or "", type=Order)
+                order = msgspec.json.decode(text_data or "", type=Cancel | Stdin)
             except (msgspec.DecodeError, UnicodeError):
-                raise Rejected("A message is a JSON object with a type") from None
-            if order.type != "cancel":
-                raise Rejected("The type of a message is cancel")
+                raise Rejected(
+                    "A message is a JSON object of the type cancel or stdin, with its keys only"
+                ) from None
             self._engine.check_owner(self._job, order.owner_token or None)
-            self._engine.cancel(self._job)
+            if isinstance(order, Cancel):
+                self._engine.cancel(self._job)
+                return
+            taken = stdin.send(self._job, _content(order), order.end, order.at)
+            await self.send(wire.encode({"type": "stdin", **taken}).decode())
         except Rejected as refused:
             await self._refuse(refused)
 
@@ -124,6 +140,15 @@ class Stream(AsyncWebsocketConsumer):
             await self.send(wire.encode(about).decode())
         else:
             await self.send(f"[ERROR] {sentence}\n")
+
+
+def _content(order: Stdin) -> bytes:
+    if order.data and order.base64:
+        raise Rejected("stdin is sent as data or as base64, not as both")
+    try:
+        return base64.b64decode(order.base64, validate=True) or order.data.encode()
+    except ValueError:
+        raise Rejected("The base64 of the message is damaged, or its data is no text") from None
 
 
 _CLOSE_CODES = {"unknown_job": NOT_FOUND, "rate_limited": TRY_LATER}

@@ -26,6 +26,8 @@ from sandbox.runtimes import Runtime
 
 BODY_KEY = "sandrun.body"  # where our server leaves the body in the scope; whoever serves closes it
 
+STDIN_BYTES = 64 * 1024  # of one piece for the stdin of a running job
+
 PARTS = 1100  # a few more than files are taken: the sentence about files is the better one
 HEAD_BYTES = 8 * 1024  # of one part
 FILE_FIELDS = ("files", "file", "files[]")
@@ -89,7 +91,8 @@ def body_of(request: Any, limit_bytes: int) -> MemoryFile:
 
 
 def too_large(limit_bytes: int) -> TooLarge:
-    return TooLarge(f"Request exceeds {limit_bytes // (1024 * 1024)}MB limit")
+    mb = limit_bytes // (1024 * 1024)
+    return TooLarge(f"Request exceeds {f'{mb}MB' if mb else f'{limit_bytes // 1024}KB'} limit")
 
 
 def read_form(body: MemoryFile, content_type: str) -> Form:
@@ -199,7 +202,7 @@ def read_run(body: MemoryFile, query: QueryDict, runtimes: Mapping[str, Runtime]
 
 
 _NUMBERS = ("timeout", "memory_mb", "cpu_seconds", "ttl")
-_FLAGS = ("burn_after_read",)
+_FLAGS = ("burn_after_read", "stdin_live")
 
 
 def _typed(name: str, text: str) -> object:

@@ -20,4 +20,5 @@ urlpatterns = [
     re_path(r"(?s)\Adownload/(?P<job_id>[^/]+)/(?P<name>.+)\Z", views.download),
     path("jobs/<str:job_id>", views.delete),
     path("jobs/<str:job_id>/cancel", views.cancel),
+    path("jobs/<str:job_id>/stdin", views.stdin),
 ]

@@ -28,7 +28,7 @@ from jobs.api.clients import View, client_of, quota_headers, rated
 from jobs.api.errors import refuse
 from jobs.api.filetypes import served_type_of
 from jobs.api.site import Site, site_of
-from jobs.api.uploads import Form, body_of, key_of, read_form, read_run
+from jobs.api.uploads import STDIN_BYTES, Form, body_of, key_of, read_form, read_run
 from jobs.api.wire import reply
 from jobs.errors import NotOver, Rejected, UnknownFile
 from jobs.job import LOG, Job, Reading
@@ -36,6 +36,7 @@ from jobs.logs import STREAMS
 from jobs.manifest import quoted
 from jobs.memory import MemoryFile, in_thread
 from jobs.similar import did_you_mean, nearest
+from jobs.stdin import send as send_stdin
 
 TRAILERS_KEY = "sandrun.trailers"  # of the scope: headers that our server sends behind the body
 WAIT_SECONDS = 60  # the longest ?wait=
@@ -229,6 +230,22 @@ async def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     site.engine.cancel(job)
     await _wait_for(job, END_SECONDS)
     return _answer(site, job, wire.status(site.engine, job))
+
+
+@methods("POST")
+@rated("read_rate")
+async def stdin(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Send the body to the job's stdin; with ?end=1 nothing follows."""
+    with body_of(request, STDIN_BYTES) as body:
+        data = body.read(0, body.size)
+    end, at = request.GET.get("end", "0"), request.GET.get("at")
+    if end not in ("0", "1"):
+        raise Rejected("end must be 1, when nothing follows, or 0")
+    if at is not None and not re.fullmatch(r"[0-9]{1,18}", at):
+        raise Rejected("at must be how many bytes have come before: a whole number")
+    job = _own_job(request, job_id)
+    taken = send_stdin(job, data, end == "1", None if at is None else int(at))
+    return reply({"job_id": job.id, **taken})
 
 
 @methods("DELETE")

@@ -462,6 +462,72 @@ def test_a_compiler_leaves_the_program_its_stdin(attacker: Attacker) -> None:
     assert attacker.run({"main.c": main.encode()}, interpreter="c", stdin=TEXT).text == TEXT
 
 
+LIVE_STDIN = (
+    """
+import fcntl
+SETPIPE_SZ, SETSIG = 1031, 10
+def reopened(flags):
+    os.close(os.open("/proc/self/fd/0", flags))
+answers = {
+    "written": [tried(os.write, 0, b"mine"), tried(reopened, os.O_WRONLY),
+                tried(reopened, os.O_RDWR)],
+    "moved": [call(275, 0, 0, 1, 0, 4096, 0), call(276, 0, 1, 4096, 0),
+              call(278, 0, b"x" * 16, 1, 0)],
+    "changed": [tried(os.fchmod, 0, 0o777), tried(os.fchown, 0, 1000, 1000), tried(os.utime, 0)],
+    "sized": [tried(fcntl.fcntl, 0, SETPIPE_SZ, 4096 << more) for more in (8, 0, 9, 8)],
+}
+for pid in (1, *map(int, sys.argv[1:4])):
+    for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGIO):
+        tried(fcntl.fcntl, 0, SETSIG, number)
+        tried(fcntl.fcntl, 0, fcntl.F_SETOWN, pid)
+        tried(fcntl.fcntl, 0, fcntl.F_SETFL, os.O_ASYNC)
+say(answers)
+os.read(0, 1)  # what makes the kernel send them, if it does
+tried(fcntl.fcntl, 0, fcntl.F_SETFL, 0)
+readers = [os.open("/proc/self/fd/0", os.O_RDONLY) for _ in range(8)]
+taken = 0
+while taken < 3_000_000:
+    taken += sum(len(os.read(fd, 1)) + len(os.read(fd, 65536)) for fd in readers)
+"""
+    + IN_FLIGHT
+    + """
+a, b = socket.socketpair()
+send(a, a, b, 0, *readers)
+send(b, a, b)
+print(taken, flush=True)
+"""
+)
+
+
+def test_live_stdin_is_read_and_nothing_else(attacker: Attacker, server: Server) -> None:
+    """FD-22. The read end of a stdin that goes on: not written, not opened for it, nothing moved
+    out of it, no mode changed, no signal sent by it; widened, narrowed, opened eight times, read by
+    single bytes, and left in a ring of sockets, it holds nobody up and leaves web nothing open."""
+    pids = server.pids()
+    before = {name: pending(pid) for name, pid in pids.items()}
+    idle = len(descriptors(pids["web"]))
+    job = attacker.start_python(LIVE_STDIN, *map(str, pids.values()), stdin_live=True, timeout=60)
+    assert eventually(lambda: b"\n" in attacker.log(job) or attacker.is_over(job), 30)
+    path, bearer = f"/jobs/{job}/stdin", attacker._bearer(job)
+    statuses = []
+    while not attacker.is_over(job):
+        statuses.append(attacker.ask("POST", path, b"x" * 65536, bearer).status)
+    assert set(statuses) <= {200, 409, 503} and statuses.count(200) > 40, statuses
+    seen = attacker.finish(job)
+    said, taken = seen.text.splitlines()
+    answers = json.loads(said)
+    assert answers["written"] == ["EBADF", "EACCES", "EACCES"], answers
+    assert answers["moved"] == ["ENOSYS"] * 3, answers
+    assert answers["changed"] == ["EPERM", "EPERM", "EACCES"], answers
+    assert answers["sized"][1:3] == ["ok", "EPERM"], answers
+    assert (seen.reason, seen.code) == (None, 0) and int(taken) >= 3_000_000, seen
+    assert attacker.ask("POST", path, b"x", bearer).status == 409
+    assert eventually(lambda: len(descriptors(pids["web"])) == idle, 5), descriptors(pids["web"])
+    assert server.pids() == pids
+    assert {name: pending(pid) for name, pid in pids.items()} == before
+    assert attacker.python("say(sys.stdin.read())", stdin=TEXT).said == TEXT
+
+
 OWN_LOG = """
 import fcntl, termios
 taken = mmap.mmap(-1, 4096)  # shared by both: how much was stolen

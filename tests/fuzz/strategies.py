@@ -70,6 +70,7 @@ _RIGHT: dict[str, SearchStrategy[Any]] = {
     "args": st.lists(_PLAIN, max_size=3),
     "env": st.dictionaries(st.sampled_from(("A", "_b1")), _PLAIN, max_size=2),
     "stdin": _PLAIN,
+    "stdin_live": st.booleans(),
     "outputs": st.lists(st.sampled_from(("*.png", "out/", "**/a[", "./x")), max_size=3),
     "timeout": st.integers(1, 300),
     "memory_mb": st.integers(16, 512),

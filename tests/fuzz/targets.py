@@ -144,7 +144,16 @@ def _is_runnable(settled: manifests.Manifest) -> None:
 
 def _says_what_json_says(raw: bytes, settled: manifests.Manifest) -> None:
     said = json.loads(raw)
-    for name in ("args", "env", "stdin", "timeout", "memory_mb", "cpu_seconds", "ttl"):
+    for name in (
+        "args",
+        "env",
+        "stdin",
+        "stdin_live",
+        "timeout",
+        "memory_mb",
+        "cpu_seconds",
+        "ttl",
+    ):
         if name in said:
             value = getattr(settled, name)
             value = list(value) if isinstance(value, tuple) else value

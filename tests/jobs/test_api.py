@@ -496,6 +496,7 @@ class Running(ApiCase):
             ("?timeout=x", b"1", "timeout"),
             ("?timeout=1e9", b"1", "timeout"),
             ("?interpreter=cobol", b"1", "cobol"),
+            ("?stdin_live=yes", b"1", "stdin_live must be true or false"),
             ("?wait=x", b"1", "wait"),
         ):
             response = await self.run_code(query, code)

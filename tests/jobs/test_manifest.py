@@ -29,6 +29,7 @@ class Accepted(unittest.TestCase):
                 "args": ["--n", "", "a|b", "two\nlines", "é"],
                 "env": {"A_1": "x=y"},
                 "stdin": "5\n",
+                "stdin_live": True,
                 "outputs": ["*.png", "results/", "./a/**/b?.[ch]"],
                 "timeout": 1,
                 "memory_mb": 16,
@@ -39,6 +40,7 @@ class Accepted(unittest.TestCase):
         self.assertEqual(found.interpreter, "python3")
         self.assertEqual(found.args, ("--n", "", "a|b", "two\nlines", "é"))
         self.assertEqual(found.env, {"A_1": "x=y"})
+        self.assertEqual((found.stdin, found.stdin_live), ("5\n", True))
         self.assertEqual(found.outputs, ("*.png", "results/", "a/**/b?.[ch]"))
         self.assertEqual((found.timeout, found.memory_mb, found.cpu_seconds), (1, 16, 0.5))
         self.assertEqual(found.warnings, ())
@@ -48,6 +50,7 @@ class Accepted(unittest.TestCase):
         self.assertEqual((found.entrypoint, found.interpreter), ("main.py", "python3"))
         self.assertEqual((found.timeout, found.memory_mb, found.cpu_seconds), (300, 512, 0.0))
         self.assertEqual((found.args, found.env, found.stdin, found.outputs), ((), {}, "", ()))
+        self.assertIs(found.stdin_live, False)
 
     def test_defaults_do_not_exceed_a_smaller_server(self) -> None:
         found = settle({}, bounds=Bounds(timeout_seconds=10, memory_mb=64))
@@ -169,6 +172,8 @@ class Refused(unittest.TestCase):
             b'{"args":' + b"[" * 900 + b"]" * 900 + b"}",
             b'{"timeout":' + b"9" * 5000 + b"}",
             b'{"timeout": NaN}',
+            b'{"stdin_live": 1}',
+            b'{"stdin_live": "true"}',
             b'{"x": -Infinity}',
             b'{"entrypoint":"main.py","entrypoint":"b.py"}',
             b'{"x": {"y": 1, "y": 2}}',
