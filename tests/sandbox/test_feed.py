@@ -14,11 +14,17 @@ ECHO = "import sys\nfor line in sys.stdin: print(line.strip()[::-1], flush=True)
 DEAF = "import time\nprint('here', flush=True)\ntime.sleep(60)"
 
 
-def fed(box: Box, code: str, feed: Feed, hear: Callable[[bytes], None], **options: object) -> Ran:
-    """Run Python code on `feed`; `hear` gets each piece of stdout as it comes."""
+def fed(box: Box, code: str, feed: Feed, hear: Callable[[str], None], **options: object) -> Ran:
+    """Run Python code on `feed`; `hear` gets each line of stdout as it comes."""
+    begun = bytearray()
 
     def on_output(stream: str, data: bytes) -> None:
-        hear(data)
+        if stream == "stdout":
+            begun.extend(data)
+        while b"\n" in begun:
+            line, _, rest = begun.partition(b"\n")
+            begun[:] = rest
+            hear(line.decode())
 
     return box.python(code, stdin=feed, on_output=on_output, **options)
 
@@ -27,8 +33,8 @@ def test_a_program_is_answered_line_by_line(box: Box) -> None:
     feed = Feed()
     said: list[str] = []
 
-    def answer(data: bytes) -> None:
-        said.extend(data.decode().split())
+    def answer(line: str) -> None:
+        said.append(line)
         if len(said) < 5:
             feed.put(f"{said[-1]}{len(said)}\n".encode())
         else:
@@ -51,7 +57,7 @@ def test_what_waits_comes_in_order_and_behind_the_first_text(box: Box) -> None:
     code = (
         "import hashlib, sys\nd = sys.stdin.buffer.read()\nprint(len(d), d[:8].hex(), d[-8:].hex())"
     )
-    ran = fed(box, code, feed, lambda data: None)
+    ran = fed(box, code, feed, lambda line: None)
     whole = first + rest
     assert ran.text.split() == [str(len(whole)), whole[:8].hex(), whole[-8:].hex()]
 
@@ -60,7 +66,7 @@ def test_a_program_that_never_reads_blocks_nobody(box: Box) -> None:
     feed = Feed()
     full: list[int] = []
 
-    def fill(data: bytes) -> None:
+    def fill(line: str) -> None:
         while feed.room:
             feed.put(b"x" * min(feed.room, 60_000))
         full.append(feed.waiting)
@@ -74,13 +80,22 @@ def test_a_program_that_never_reads_blocks_nobody(box: Box) -> None:
 
 def test_a_program_that_closes_its_stdin_is_told_of(box: Box) -> None:
     feed = Feed()
+    stood: list[bool] = []
 
-    def put(data: bytes) -> None:
-        assert feed.is_open
+    def put(line: str) -> None:
+        stood.append(feed.is_open)
         feed.put(b"nobody reads this")
+        stood.append(feed.is_open)
 
-    ran = fed(box, "import os\nos.close(0)\nos.write(1, b'closed')", feed, put)
-    assert (ran.code, feed.is_open, feed.waiting) == (0, False, 0)
+    code = "import os, time\nos.close(0)\nprint('closed', flush=True)\ntime.sleep(60)"
+    assert fed(box, code, feed, put, wall_seconds=1.0).reason == "timeout"
+    assert (stood, feed.waiting) == ([True, False], 0)
+
+
+def test_the_end_of_the_program_closes_it(box: Box) -> None:
+    feed = Feed(b"nobody reads this")
+    assert fed(box, "pass", feed, lambda line: None).code == 0
+    assert (feed.is_open, feed.waiting) == (False, 0)
 
 
 def test_the_program_opens_it_by_name_and_not_for_writing(box: Box) -> None:
@@ -93,14 +108,14 @@ def test_the_program_opens_it_by_name_and_not_for_writing(box: Box) -> None:
     )
     feed = Feed(b"by name")
     feed.end()
-    assert fed(box, code, feed, lambda data: None).text.split("\n")[:3] == ["no", "no", "by name"]
+    assert fed(box, code, feed, lambda line: None).text.split("\n")[:3] == ["no", "no", "by name"]
 
 
 def test_nobody_else_has_the_end_that_is_written_to(box: Box) -> None:
     feed = Feed()
     holders: dict[str, set[str]] = {"launcher": set(), "job": set()}
 
-    def look(data: bytes) -> None:
+    def look(line: str) -> None:
         pipe = os.readlink(f"/proc/self/fd/{feed._pipe}")
         for who, pids in (("launcher", [box.process.pid]), ("job", box.pids())):
             for fd in (fd for pid in pids for fd in Path(f"/proc/{pid}/fd").iterdir()):
