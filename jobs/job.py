@@ -21,10 +21,11 @@ from jobs.manifest import Manifest
 from jobs.memory import MemoryFile
 from jobs.quota import Reservation
 from sandbox.feed import Feed
-from sandbox.model import EXIT, Bundle, Gauge, Output, Result
+from sandbox.model import EXIT, Bundle, Gauge, Glance, Output, Result
 
 LOG = ""  # among what a job left: no output has such a path
 FIRST_TICK_SECONDS = 0.002
+LOOK_SECONDS = 1.0  # between two looks at the files of a running job
 LISTENER_SECONDS = 0.0002  # of every tick are for one listener: a thousand do not fill the loop
 
 State = Literal["queued", "running", "completed", "failed"]
@@ -75,6 +76,9 @@ class Job:
         self.feed = Feed(manifest.stdin.encode()) if manifest.stdin_live else None
         self.gauge: Callable[[], Gauge] = Gauge  # what it uses now, as soon as somebody counts
         self.launch_seconds: float | None = None
+        self.glance = Glance()  # its files while it runs, as told from inside
+        self._look: Callable[[Callable[[Glance], None]], None] | None = None
+        self._looked = 0.0
         self.over = asyncio.Event()
         self.stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._bundle_memory: MemoryFile | None = memory
@@ -117,6 +121,22 @@ class Job:
         """What the runner calls as soon as somebody counts: when the sandbox stands."""
         self.gauge = gauge
         self.launch_seconds = asyncio.get_running_loop().time() - self._zero
+
+    def set_look(self, look: Callable[[Callable[[Glance], None]], None]) -> None:
+        """What the runner calls when somebody inside could say which files there are."""
+        self._look = look
+
+    def look_at_files(self) -> None:
+        """Called again and again by all who want to know; asks not more often than it may."""
+        now = asyncio.get_running_loop().time()
+        if self._look and now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self._look(self._take_glance)
+
+    def _take_glance(self, glance: Glance) -> None:
+        if glance != self.glance and not self.is_over:
+            self.glance = glance
+            self.bell.ring()
 
     def finish(self, result: Result, now: Moment) -> None:
         """It ran; `result` says how it ended. Its outputs are the job's from here on."""
@@ -167,6 +187,7 @@ class Job:
             self._bundle_memory = None
         self.bundle = self.bundle._replace(members=())
         self.manifest = self.manifest.after_the_end()
+        self.glance, self._look = Glance(), None
         if self.feed:
             self.feed.close()
         self._asked_bytes = 0

@@ -72,6 +72,7 @@ class SandboxRunner:
             patterns=manifest.outputs,
             on_output=job.take_output,
             on_gauge=job.set_gauge,
+            on_look=job.set_look,
             stop=job.stop,
         )
 

@@ -13,13 +13,14 @@ from typing import Literal, NamedTuple
 from jobs.engine import Engine
 from jobs.job import LOG, Job
 from jobs.logs import Part
+from sandbox.model import Glance
 
 PIECE_BYTES = 16 * 1024  # of the log in one news; all watchers of a job cut it at the same places
 LOOK_SECONDS = 0.5  # between two looks at what no bell rings for
 LISTENER_SECONDS = 0.0005  # of that time are for one listener: 5,000 are told every 2.5 s
 PING_SECONDS = 15.0  # of silence
 
-Kind = Literal["log", "status", "metrics", "ping", "end", "gone"]
+Kind = Literal["log", "status", "metrics", "files", "ping", "end", "gone"]
 
 
 class News(NamedTuple):
@@ -34,15 +35,22 @@ class Watch:
     """One watcher of one job."""
 
     def __init__(
-        self, engine: Engine, job: Job, position: int = 0, whole_letters: bool = True
+        self,
+        engine: Engine,
+        job: Job,
+        position: int = 0,
+        whole_letters: bool = True,
+        files: bool = False,
     ) -> None:
         """`position`: where to go on; 0 is the beginning. `whole_letters`: text that is UTF-8 is
-        not cut within a letter, even if the job writes it in two pieces.
+        not cut within a letter, even if the job writes it in two pieces. `files`: of these as well.
         """
         self._whole_letters = whole_letters
         self._engine = engine
         self._job = job
         self._position = position
+        self._wants_files = files
+        self._glance = Glance()  # as last told
         self._stood: tuple[str, int] | None = None  # state and place in line, as last told
 
     async def news(self) -> AsyncGenerator[News, None]:
@@ -95,8 +103,14 @@ class Watch:
             yield News("gone", self._position)
         elif job.is_over:
             yield News("end", self._position)
-        elif job.state == "running" and is_time:
-            yield News("metrics", self._position)
+        elif job.state == "running":
+            if self._wants_files and job.glance is not self._glance and job.glance != self._glance:
+                self._glance = job.glance
+                yield News("files", self._position)
+            if is_time:
+                if self._wants_files:
+                    job.look_at_files()
+                yield News("metrics", self._position)
 
     def _status(self) -> Iterator[News]:
         stands = (self._job.state, self._engine.position(self._job))

@@ -4,11 +4,12 @@ It gives up everything itself, step by step, and only then hears what to do: rea
 run a program, or collect outputs. A step that fails is named on the control socket, and the
 child ends: nothing of the job has run. It decides nothing; which walls stand is no question.
 
-Theory of operation: see README.md. This file and what it imports (unpack, collect, linux,
-privileges, channel) is all of our code that runs near the untrusted program.
+Theory of operation: see README.md. This file and what it imports (unpack, collect, glance,
+linux, privileges, channel) is all of our code that runs near the untrusted program.
 """
 
 import contextlib
+import fcntl
 import gc
 import json
 import os
@@ -16,11 +17,12 @@ import resource
 import signal
 import socket
 import sys
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from sandbox import channel, collect, linux, privileges, unpack
+from sandbox import channel, collect, glance, linux, privileges, unpack
 from sandbox.errors import BundleRefused
 from sandbox.model import Limits
 from sandbox.template import WORK
@@ -261,6 +263,7 @@ def _run(control: socket.socket, start: Start) -> None:
     signal.signal(
         signal.SIGXFSZ, signal.SIG_IGN
     )  # a full file is an error to the program, no death
+    _look_when_asked(control, orders["patterns"])
     _say(control, {"started": True})
     last = len(orders["steps"]) - 1
     for step, argv in enumerate(orders["steps"]):
@@ -268,6 +271,23 @@ def _run(control: socket.socket, start: Start) -> None:
         if status or step == last:
             _say(control, {"exit": status, "step": step})
             return
+
+
+def _look_when_asked(control: socket.socket, patterns: Sequence[str]) -> None:
+    """From here on whatever web says is a question: which files are there? A signal comes with it,
+    so that nothing is done for a job that nobody watches. The job may send it too, to no effect.
+    """
+    began_ns = time.time_ns()
+
+    def look(*_: object) -> None:
+        with contextlib.suppress(Exception):  # a look that fails is no fault of the job's
+            if control.recv(1, socket.MSG_DONTWAIT):
+                seen = json.dumps(glance.glance(patterns, began_ns)).encode()
+                control.send(seen, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+    signal.signal(signal.SIGIO, look)
+    fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(control, fcntl.F_SETFL, os.O_ASYNC)
 
 
 def _execute(argv: list[str], env: dict[str, str], is_last: bool) -> int:

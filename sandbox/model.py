@@ -98,6 +98,13 @@ class Gauge(NamedTuple):
     memory_peak_bytes: int = 0
 
 
+class Glance(NamedTuple):
+    """Files that a running job seems to have made: told from inside, so advice and no result."""
+
+    files: tuple[tuple[str, int], ...] = ()  # path and size
+    more: int = 0  # that were seen beside them
+
+
 class Verdict(NamedTuple):
     """Why it ended. Decided once, outside, from what the kernel says."""
 

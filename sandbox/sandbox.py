@@ -24,11 +24,13 @@ from sandbox import cgroups, channel
 from sandbox.collect import MAX_FILES
 from sandbox.errors import BundleRefused, SandboxError
 from sandbox.feed import Feed
+from sandbox.glance import FILES
 from sandbox.model import (
     MIB,
     Bundle,
     Command,
     Gauge,
+    Glance,
     Inspection,
     Limits,
     Member,
@@ -41,6 +43,8 @@ from sandbox.verdict import Facts, decide, limits_hit
 
 OnOutput = Callable[[str, memoryview], None]
 OnGauge = Callable[[Callable[[], Gauge]], None]
+OnGlance = Callable[[Glance], None]
+OnLook = Callable[[Callable[[OnGlance], None]], None]
 
 _MAX_LISTING = 16 * MIB  # JSON of inspect and collect: 10,000 members with long names
 _ARCHIVE_DISK_BYTES = 100 * MIB
@@ -61,6 +65,8 @@ class _Child:
         self.stdout, self.stderr = fds[1:3]
         self._gauges = fds[3:]  # of a run
         self._used = Gauge()
+        self._asking: OnGlance | None = None  # who waits for a Glance
+        self._is_odd = False  # what it told once made no sense
         self.ended = ended
 
     def gauge(self) -> Gauge:
@@ -69,6 +75,24 @@ class _Child:
             with contextlib.suppress(OSError):  # its cgroup is gone already
                 self._used = cgroups.read_gauges(self._gauges)
         return self._used
+
+    def look(self, on_glance: OnGlance) -> None:
+        """Ask what files there are; `on_glance` hears it, if ever. One question at a time."""
+        if self._asking is None and not self._is_odd and not self.ended.done():
+            self._asking = on_glance
+            with contextlib.suppress(channel.ProtocolError):  # it has ended
+                channel.send(self.control, {"look": True})
+
+    def told(self, message: channel.Message) -> bool:
+        """Whether this is the answer to a question of ours; if so, who asked hears it."""
+        if self._asking is None or "files" not in message:
+            return False
+        on_glance, self._asking = self._asking, None
+        try:
+            on_glance(_glance(message))
+        except (KeyError, TypeError, ValueError):
+            self._is_odd = True  # and nobody asks again
+        return True
 
     async def hear(self) -> channel.Message | None:
         """The next message from inside; None at its end, or when it speaks nonsense."""
@@ -177,6 +201,7 @@ class Sandbox:
         patterns: Sequence[str] = (),
         on_output: OnOutput,
         on_gauge: OnGauge = lambda gauge: None,
+        on_look: OnLook = lambda look: None,
         stop: "asyncio.Future[str] | None" = None,
     ) -> Result:
         """Run `command` over `bundle` and collect what it leaves.
@@ -185,7 +210,8 @@ class Sandbox:
         `on_output("stdout" | "stderr", bytes)` is called on the loop with every piece of output;
         the view is only valid during the call. `patterns` are the manifest's outputs; empty means
         every file that the job made or changed. `on_gauge` is called once, with a function that
-        tells what the job uses. Setting `stop` to a reason ("cancelled",
+        tells what the job uses; `on_look` when the program begins, with one that asks which
+        files there are. Setting `stop` to a reason ("cancelled",
         "cpu_quota") kills the job, and the verdict has that reason; cancelling the task kills it
         too. Raises SandboxError when a wall could not be put up (nothing ran), BundleRefused when
         the bundle does not unpack (nothing ran).
@@ -193,7 +219,10 @@ class Sandbox:
         async with self._launch("run", limits) as child:
             on_gauge(child.gauge)
             with self._stopped_by(stop, child):
-                facts, usage = await self._program(child, command, bundle, stdin, on_output)
+                on_start = partial(on_look, child.look)
+                facts, usage = await self._program(
+                    child, command, bundle, stdin, patterns, on_output, on_start
+                )
             verdict = decide(facts)
             outputs, notes = await self._collect(child, bundle, limits, patterns)
             return Result(verdict, usage, limits_hit(facts, verdict), outputs, notes)
@@ -212,7 +241,9 @@ class Sandbox:
         command: Command,
         bundle: Bundle,
         stdin: bytes | Feed,
+        patterns: Sequence[str],
         on_output: OnOutput,
+        on_start: Callable[[], None],
     ) -> tuple[Facts, Usage]:
         """Give the orders and see it through to its end, every byte of output included."""
         drains = [
@@ -223,12 +254,13 @@ class Sandbox:
             members = bundle.members if bundle.form == "loose" else ()
             orders: dict[str, Any] = {"form": bundle.form, "members": members}
             orders |= {"steps": command.steps, "env": dict(command.env)}
+            orders["patterns"] = list(patterns)
             inner = stdin.open() if isinstance(stdin, Feed) else channel.memfd("stdin", stdin)
             try:
                 child.order(orders, (bundle.fd, inner))
             finally:
                 os.close(inner)
-            status, step = await self._follow(child, len(command.steps))
+            status, step = await self._follow(child, len(command.steps), on_start)
             end = await child.ended
             await asyncio.gather(*drains)
         finally:
@@ -241,13 +273,17 @@ class Sandbox:
         )  # fmt: skip
         return facts, Usage(*end["usage"])
 
-    async def _follow(self, child: _Child, steps: int = 1) -> tuple[int | None, int]:
+    async def _follow(
+        self, child: _Child, steps: int = 1, on_start: Callable[[], None] = lambda: None
+    ) -> tuple[int | None, int]:
         """What inside says up to its end: the program's wait status, and in which step it ended.
 
         Raises SandboxError for a step of the walls, BundleRefused for the bundle.
         """
         status, step, started, words = None, 0, False, 0
         while (message := await child.hear()) is not None:
+            if child.told(message):
+                continue
             words += 1
             if words > _MAX_WORDS:
                 raise SandboxError("inside", 0, "it does not stop talking")
@@ -255,7 +291,9 @@ class Sandbox:
                 raise BundleRefused(str(message["refused"]))
             if "failed" in message:
                 raise _failure(message)
-            started = started or "started" in message
+            if "started" in message and not started:
+                started = True
+                on_start()
             if "exit" in message:
                 status = _number(message["exit"], 0xFFFF)  # a wait status
                 step = _number(message.get("step"), steps - 1)
@@ -505,6 +543,17 @@ def _failure(message: channel.Message) -> SandboxError:
     )
 
 
+def _glance(message: channel.Message) -> Glance:
+    """What pid 1 has seen. Raises ValueError, KeyError or TypeError for nonsense."""
+    files = tuple((path, size) for path, size in message["files"])
+    numbers = (message["more"], *(size for _, size in files))
+    if len(files) > FILES or not all(type(n) is int and 0 <= n < 1 << 53 for n in numbers):
+        raise ValueError
+    if not all(type(path) is str and _is_path(path) for path, _ in files):
+        raise ValueError
+    return Glance(files, message["more"])
+
+
 def _number(value: object, most: int) -> int:
     """A number from inside, 0 to `most`. Raises SandboxError for anything else."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
@@ -556,6 +605,10 @@ def _is_right(file: Output, size: int) -> bool:
         and file.offset + file.size <= size
         and file.mode <= 0o777
         and re.fullmatch(r"[0-9a-f]{64}", file.sha256) is not None
-        and "\0" not in file.path
-        and not {"", ".", ".."} & set(file.path.split("/"))
+        and _is_path(file.path)
     )
+
+
+def _is_path(path: str) -> bool:
+    """Whether it leads below the work directory, and nowhere else."""
+    return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))

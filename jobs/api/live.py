@@ -65,7 +65,8 @@ def _shared(engine: Engine, job: Job, news: News) -> tuple[object, ...]:
     begin = news.part.position if news.part else news.position
     stands = (job.state, engine.position(job)) if news.kind == "status" else None
     quarter = engine.clock().monotonic // _METRICS_SECONDS if news.kind == "metrics" else None
-    return news.kind, begin, news.position, stands, quarter
+    glance = job.glance if news.kind == "files" else None
+    return news.kind, begin, news.position, stands, quarter, glance
 
 
 def _part(part: Part) -> tuple[str, dict[str, object]]:
@@ -90,6 +91,8 @@ def _more(engine: Engine, job: Job, news: News) -> dict[str, object]:
         return {"status": job.state, "queue_position": engine.position(job)}
     if news.kind == "metrics":
         return wire.metrics(engine, job)
+    if news.kind == "files":
+        return wire.files(job)
     if news.kind == "end":
         return {"result": wire.result(engine, job)}
     return {}
@@ -140,7 +143,7 @@ async def follow(
     if form.content_type == EVENTS:
         yield b"retry: %d\n\n" % _RETRY_MILLISECONDS
     is_text = form.content_type == wire.TEXT
-    watch = Watch(engine, job, position, whole_letters=not is_text)
+    watch = Watch(engine, job, position, whole_letters=not is_text, files=not is_text)
     async with aclosing(watch.news()) as all_news:
         async for news in all_news:
             if stream and news.part and news.part.stream != stream:

@@ -96,7 +96,8 @@ class Stream(AsyncWebsocketConsumer):
 
     async def _tell_json(self, job: Job, position: int) -> None:
         news = None
-        async with aclosing(Watch(self._engine, job, position).news()) as all_news:
+        watch = Watch(self._engine, job, position, files=True)
+        async with aclosing(watch.news()) as all_news:
             async for news in all_news:
                 frame = live.frame(self._engine, job, news)
                 await self.base_send({"type": "websocket.send", MESSAGE_KEY: frame.message})

@@ -243,6 +243,13 @@ def metrics(engine: Engine, job: Job) -> dict[str, object]:
     }
 
 
+def files(job: Job) -> dict[str, object]:
+    """Which files a running job seems to have made. Nothing but its own word stands behind it."""
+    glance = job.glance
+    found = [{"path": shown(path), "size": size} for path, size in glance.files]
+    return {"advisory": True, "files": found, "more": glance.more}
+
+
 def _object(fields: Mapping[str, object], **long: Iterator[bytes]) -> Iterator[bytes]:
     """A JSON object of `fields` and those that come in pieces."""
     yield encode(fields)[:-1]

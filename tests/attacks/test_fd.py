@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sandbox.errors import BundleRefused, SandboxError
-from sandbox.model import MIB, Command, Limits
+from sandbox.model import MIB, Command, Glance, Limits
 from sandbox.runtimes import BASE_ENV
 from tests.attacks.arena import Attacker, descriptors
 from tests.attacks.wire import Entry, archive, sent
@@ -290,6 +290,121 @@ def test_whatever_a_hostile_pid_1_says_ends_in_a_verdict_or_an_error() -> None:
     if not eventually(lambda: fds() <= before, 2):
         faults.append(f"{fds() - before} descriptors are left")
     assert not faults, "\n".join(faults)
+
+
+GLANCES: dict[str, Any] = {
+    "no rows": 1,
+    "rows that are none": {"x": 1},
+    "a row that is none": ["xxx"],
+    "a row of three": [["x", 1, 1]],
+    "a size that is no number": [["x", "1"]],
+    "a size that is a truth": [["x", True]],
+    "a size that is broken": [["x", 0.5]],
+    "a size below none": [["x", -1]],
+    "a size beyond all": [["x", 1 << 63]],
+    "a path that climbs": [["../x", 1]],
+    "a path from the root": [["/x", 1]],
+    "a path with a nul": [["a\0b", 1]],
+    "no path": [["", 1]],
+    "a path that is a number": [[1, 1]],
+    "too many rows": [[f"{n}", 1] for n in range(201)],
+    "a count that is none": [],
+}
+# It says on the job's stdout when it is asked.
+FALSE_GLANCE = """
+from sandbox import glance
+LIES = __LIES__
+def lie(patterns, began_ns):
+    name = patterns[0]
+    os.write(1, b"asked\\n")
+    return {"files": LIES[name], "more": None if name == "a count that is none" else 0}
+glance.glance = lie
+"""
+
+
+def test_no_lie_about_the_files_of_a_running_job_is_told() -> None:
+    """FD-23. In place of ours, a pid 1 that lies when it is asked for the files: none of it is
+    told, nobody asks again, and the job ends as it would have. What could be true is told."""
+    changed = FALSE_GLANCE.replace("__LIES__", repr(GLANCES | {"true": [["x\udcff", 1]]}))
+    before = fds()
+    faults = []
+
+    async def asked_twice(ours: Box, name: str) -> tuple[Ran, list[Glance]]:
+        told: list[Glance] = []
+        looks: list[Callable[[Callable[[Glance], None]], None]] = []
+
+        def begin(look: Callable[[Callable[[Glance], None]], None]) -> None:
+            looks.append(look)
+            look(told.append)
+
+        def again(stream: str, data: bytes) -> None:
+            asyncio.get_running_loop().call_later(0.2, looks[0], told.append)
+
+        ran = await ours.apython(
+            "import time; time.sleep(0.6); exit(7)", patterns=[name], on_look=begin,
+            on_output=again,
+        )  # fmt: skip
+        return ran, told
+
+    with box(changed) as ours:
+        for name in GLANCES:
+            ran, told = ours.wait(asked_twice(ours, name))
+            if (ran.reason, ran.code, told, ran.text) != ("exit", 7, [], "asked\n"):
+                faults.append(f"{name}: {ran.result} {told} {ran.text}")
+        ran, told = ours.wait(asked_twice(ours, "true"))
+        assert (ran.code, set(told)) == (7, {Glance((("x\udcff", 1),))}), (ran, told)
+        assert len(told) > 1  # whoever tells the truth is asked again
+    if not eventually(lambda: fds() <= before, 2):
+        faults.append(f"{fds() - before} descriptors are left")
+    assert not faults, "\n".join(faults)
+
+
+FLIPS = """
+import itertools
+os.mkdir("d")
+for n in range(3000):
+    open(f"d/{n:04}" + "x" * 200, "w").close()
+os.mkfifo("pipe")
+os.symlink("/etc/passwd", "link")
+print("made", flush=True)
+for n in itertools.count():  # what it is changes all the while
+    os.symlink("/usr/bin", "a")
+    os.rename("a", "d/0000" + "x" * 200)
+    os.mkdir("b")
+    os.rmdir("b")
+    os.rename("d", "e")
+    os.rename("e", "d")
+    os.kill(1, signal.SIGIO)
+"""
+
+
+def test_looking_at_hostile_files_is_cheap_and_holds_nobody_up(
+    attacker: Attacker, server: Server
+) -> None:
+    """FD-23. Thousands of long names, links and folders that change places all the while, and a job
+    that sends pid 1 its signal without end: frames are few and small, hold no link, pipe or folder,
+    the job ends by its limit, and web works for it less than it does."""
+    web = server.pids()["web"]
+    job = attacker.start_python(FLIPS, timeout=6)
+    assert eventually(lambda: b"made" in attacker.log(job), 20)
+    before = cpu_seconds(web)
+    path = f"/logs/{job}?follow=1&format=ndjson"
+    frames = [json.loads(line) for line in attacker.ask("GET", path).body.splitlines()]
+    told = [frame for frame in frames if frame["type"] == "files"]
+    assert 1 <= len(told) <= 7, len(told)
+    for frame in told:
+        paths = [file["path"] for file in frame["files"]]
+        assert len(json.dumps(frame)) < 20_000 and len(paths) <= 200
+        assert frame["advisory"] and not {"pipe", "link", "d", "b"} & set(paths), paths
+    end = frames[-1]["result"]
+    assert (end["reason"], frames[-1]["type"]) == ("timeout", "end"), end
+    assert cpu_seconds(web) - before < end["cpu_seconds"] * 1.2
+
+
+def cpu_seconds(pid: int) -> float:
+    """That a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # What a collector that is not ours any more says of a store with ten bytes.
@@ -718,12 +833,12 @@ THREE = "0 /memfd no-socket no-folder\n1 pipe no-socket no-folder\n2 pipe no-soc
 
 # All that the launcher holds closes when the program is executed: a program cannot show it.
 def test_pid_1_holds_nothing_of_the_launchers(attacker: Attacker) -> None:
-    """FD-11, FD-12. While the program runs, as the machine shows it: the program's three, and its
-    own end to web."""
+    """FD-11, FD-12. While the program runs, as the machine shows it: the log's two pipes, and its
+    own end to web; the program's stdin it has let go of."""
     with attacker.held() as job:
         held = {number: link.split(":")[0] for number, link in job.init.descriptors.items()}
-    assert sorted(held.values()) == ["/memfd", "pipe", "pipe", "socket"], held
-    assert [held[number] for number in range(3)] == ["/memfd", "pipe", "pipe"], held
+    assert sorted(held.values()) == ["pipe", "pipe", "socket"], held
+    assert held[1] == held[2] == "pipe", held
 
 
 def test_a_program_finds_three_descriptors_and_no_more(attacker: Attacker) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from jobs.api import live
@@ -11,6 +13,7 @@ from jobs.engine import Engine
 from jobs.job import Job
 from jobs.logs import Part
 from jobs.watch import PIECE_BYTES, News, Watch
+from sandbox.model import Glance
 from tests.jobs.test_engine import EngineCase
 
 
@@ -37,6 +40,29 @@ class Watching(EngineCase):
         job = self.submit()
         await asyncio.sleep(0)
         return job
+
+    async def test_files_are_asked_for_once_a_second_and_only_for_whoever_wants_them(self) -> None:
+        job = await self.running()
+        asked: list[float] = []
+        loop = asyncio.get_running_loop()
+
+        def look(on_glance: Callable[[Glance], None]) -> None:
+            asked.append(loop.time())
+            on_glance(Glance((("a", len(asked)),)))
+
+        job.set_look(look)
+        without = asyncio.create_task(heard(self.engine, job))
+        await asyncio.sleep(1.2)
+        self.assertEqual(asked, [])
+        both = [asyncio.create_task(heard(self.engine, job, files=True)) for _ in range(2)]
+        await asyncio.sleep(2.6)
+        self.assertEqual(len(asked), 3)
+        self.assertTrue(all(b - a >= 1 for a, b in pairwise(asked)), asked)
+        self.runner.release()
+        for all_news in await asyncio.gather(*both):
+            self.assertEqual([news.kind for news in all_news].count("files"), 3)
+        self.assertNotIn("files", [news.kind for news in await without])
+        self.assertEqual((job.glance, len(asked)), (Glance(), 3))
 
     async def test_each_word_is_heard_soon_after_it_was_said(self) -> None:
         job = await self.running()

@@ -29,7 +29,7 @@ from sandbox.model import (
     Result,
 )
 from sandbox.runtimes import BASE_ENV, load
-from sandbox.sandbox import Sandbox
+from sandbox.sandbox import OnLook, Sandbox
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAUNCHER = [sys.executable, "-I", "-m", "sandbox.launcher"]
@@ -124,6 +124,7 @@ class Box:
         stdin: bytes | Feed = b"",
         patterns: Sequence[str] = (),
         on_gauge: Callable[[Callable[[], Gauge]], None] = lambda gauge: None,
+        on_look: OnLook = lambda look: None,
         stop: "asyncio.Future[str] | None" = None,
         **limits: Any,
     ) -> Ran:
@@ -141,7 +142,7 @@ class Box:
             result = await self.sandbox.run(
                 command, bundle, Limits(**limits),
                 stdin=stdin, patterns=patterns, on_output=keep, on_gauge=on_gauge,
-                stop=stop,
+                on_look=on_look, stop=stop,
             )  # fmt: skip
         finally:
             os.close(bundle.fd)

@@ -82,6 +82,7 @@ class Wire:
 
     def run(self, control: socket.socket, *argv: str) -> None:
         orders = {"form": "loose", "members": [], "steps": [argv], "env": BASE_ENV}
+        orders["patterns"] = []
         fds = channel.memfd("o", json.dumps(orders).encode()), channel.memfd("empty", b"")
         channel.send(control, {"orders": True}, (*fds, fds[1]))
         for fd in fds:
