@@ -279,6 +279,14 @@ _FRAME: Schema = {
                 ),
             },
         ),
+        _frame(
+            "files",
+            {
+                "advisory": {"const": True, "description": "The job says so; /outputs knows."},
+                "files": array(record({"path": TEXT, "size": COUNT})),
+                "more": {**COUNT, "description": "That were seen beside them."},
+            },
+        ),
         _frame("ping", {}),
         _frame("end", {"result": ref("Result")}),
         _frame("gone", {}),
@@ -299,6 +307,13 @@ ANSWERS: dict[str, Schema] = {
     "Logs": _LOGS,
     "Outputs": _OUTPUTS,
     "Output": _OUTPUT,
+    "Taken": record(
+        {
+            "job_id": JOB_ID,
+            "taken": {**COUNT, "description": "Bytes that have come to its stdin."},
+            "waiting": {**COUNT, "description": "Of them, those that wait for room in its pipe."},
+        }
+    ),
     "Deleted": record({"job_id": JOB_ID, "deleted": {"const": True}}),
     "Frame": _FRAME,
 }

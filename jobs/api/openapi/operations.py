@@ -327,6 +327,24 @@ def _owner() -> Object:
                 security=owner,
             )
         },
+        "/jobs/{job_id}/stdin": {
+            "post": operation(
+                *("stdin", "owner", "Send more to the stdin of a job with stdin_live"),
+                {200: answer("It is on its way", json("Taken"))},
+                (*reasons, "stdin_closed", "stdin_position", "stdin_full", "held_bytes", "busy"),
+                "All of it or nothing is taken.",
+                parameters=[
+                    _ID,
+                    query("end", _SWITCH, "1: nothing follows."),
+                    query("at", _POSITION, "How many bytes have come before: else it is refused."),
+                ],
+                requestBody={
+                    "description": f"At most {uploads.STDIN_BYTES // 1024} KiB.",
+                    "content": {"application/octet-stream": {"schema": BINARY}},
+                },
+                security=owner,
+            )
+        },
         "/jobs/{job_id}": {
             "delete": operation(
                 *("delete", "owner", "End the job and forget it, now"),
@@ -346,6 +364,7 @@ def _socket(name: str) -> Object:
         ("foreign_origin", "unknown_path"),
         "Without the subprotocol the words of an earlier server. Close codes: 1000 after the end, "
         "4404 no such job, 4410 gone, 4400 a wrong request, 4429 too many. The message "
-        '{"type": "cancel", "owner_token": "..."} ends the job. Without a handshake: 404.',
+        '{"type": "cancel", "owner_token": "..."} ends the job, {"type": "stdin", "owner_token": '
+        '"...", "data": "..."} goes to its stdin. Without a handshake: 404.',
         parameters=[_ID, query("since", _POSITION, "The seq that was read last.")],
     )

@@ -75,6 +75,7 @@ _SAYS = {
     f"{manifest.ARGUMENT_BYTES // 1024} KiB.",
     "env": "Environment variables.",
     "stdin": "What the program reads from its standard input.",
+    "stdin_live": "More is sent to it while it runs; it ends when its owner says so.",
     "outputs": "Patterns (`*`, `**`, `?`, `[]`; `results/` is a whole folder). Without them: every "
     "file that the job makes or changes.",
     "timeout": "Seconds until the job is ended.",
