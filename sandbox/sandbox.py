@@ -403,9 +403,13 @@ class Sandbox:
             """Where the processors are busy, whoever writes a byte is interrupted for us to read
             it: a turn of the loop for each, which costs us more than it costs the job."""
             nonlocal pause
-            if read() < _LITTLE:
+            if 0 < read() < _LITTLE:
                 loop.remove_reader(fd)
-                pause = loop.call_later(_PAUSE_SECONDS, loop.add_reader, fd, look)
+                pause = loop.call_later(_PAUSE_SECONDS, look_again)
+
+        def look_again() -> None:
+            loop.add_reader(fd, look)
+            look()
 
         loop.add_reader(fd, look)
         try:

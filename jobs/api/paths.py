@@ -15,6 +15,7 @@ _PATHS = {
     "health": "GET /health",
     "stats": "GET /stats",
     "environments": "GET /environments",
+    "openapi": "GET /openapi.json",
     "problems": "GET /problems",
 }
 _ALSO_CALLED = {

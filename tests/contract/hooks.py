@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -82,6 +83,7 @@ STATES = (JOBS.finished, JOBS.running, JOBS.finished, JOBS.queued)
 IS_OWNER = (True, True, False)
 ACCEPTS = ("*/*", "text/html", "application/json", "text/plain", "application/x-ndjson")
 ACCEPTS += ("text/event-stream",)
+KEYS = ("again", None, None)  # mostly one that nobody has used
 FOLLOWS: tuple[dict[str, object], ...] = (
     {},
     {"follow": 1},
@@ -137,6 +139,8 @@ def before_call(context: object, case: Any, kwargs: dict[str, Any]) -> None:
     name = f"{case.method} {case.operation.path}"
     if is_valid(case, "header"):
         case.headers.setdefault("Accept", turn(name, ACCEPTS))
+        if "Idempotency-Key" in case.headers:
+            case.headers["Idempotency-Key"] = turn(name, KEYS) or uuid.uuid4().hex
     job_id = (case.path_parameters or {}).get("job_id")
     if job_id is None or not is_valid(case, "path"):
         return

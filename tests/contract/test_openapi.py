@@ -35,6 +35,7 @@ GET /stats 200 application/json
 GET /environments 200 application/json
 POST /submit 200 application/json
 POST /submit 400 application/problem+json
+POST /submit 422 application/problem+json
 POST /run 200 text/plain
 POST /run 200 application/json
 POST /run 400 application/problem+json
@@ -58,6 +59,8 @@ GET /download/{job_id}/{path} 404 application/problem+json
 GET /download/{job_id}/{path} 416 application/problem+json
 POST /jobs/{job_id}/cancel 200 application/json
 POST /jobs/{job_id}/cancel 401 application/problem+json
+POST /jobs/{job_id}/stdin 409 application/problem+json
+POST /jobs/{job_id}/stdin 401 application/problem+json
 DELETE /jobs/{job_id} 200 application/json
 DELETE /jobs/{job_id} 401 application/problem+json
 """
