@@ -20,7 +20,7 @@ from schemathesis.generation.meta import TestPhase
 JOB_SECONDS = 200  # then another one is finished: a job is forgotten 300 s after its end
 
 PRINTS = "import os, sys; os.mkdir('a b')\nopen('a b/ü.txt', 'w').write('42'); print('one')\n"
-RUNS = f"{PRINTS}sys.stdout.flush(); import time; time.sleep(0.3); sys.exit('two')\n"
+RUNS = f"{PRINTS}sys.stdout.flush(); import time; time.sleep(0.1); sys.exit('two')\n"
 
 
 class Job(NamedTuple):
@@ -79,7 +79,7 @@ ENDS_IT = ("DELETE /jobs/{job_id}", "POST /jobs/{job_id}/cancel")
 FILE = "a b/ü.txt"
 
 # What is taken in turn.
-STATES = (JOBS.finished, JOBS.running, JOBS.finished, JOBS.queued)
+STATES = (JOBS.finished, JOBS.running, *[JOBS.finished] * 4, JOBS.queued, JOBS.finished)
 IS_OWNER = (True, True, False)
 ACCEPTS = ("*/*", "text/html", "application/json", "text/plain", "application/x-ndjson")
 ACCEPTS += ("text/event-stream",)

@@ -22,7 +22,9 @@ def written() -> str:
     """The file as it should be: what a person wrote, up to the mark, and what follows it."""
     by_hand = REFERENCE.read_text().partition(MARK)[0]
     about = document(Config(), (NAMES,))
-    return by_hand + MARK + "\n".join([*_operations(about), *_errors(), *_bodies(about)]) + "\n"
+    return (
+        by_hand + MARK + "\n".join([*_operations(about), *_errors(about), *_bodies(about)]) + "\n"
+    )
 
 
 def _operations(about: Object) -> Iterator[str]:
@@ -74,12 +76,15 @@ def _answers(about: Object, responses: Object) -> Iterator[str]:
 _PLAIN = ("text", "bytes", "object")
 
 
-def _errors() -> Iterator[str]:
+def _errors(about: Object) -> Iterator[str]:
     yield "## Errors\n"
-    yield "| Status | `reason` | |\n|---|---|---|"
+    yield "| Status | `reason` | | Headers |\n|---|---|---|---|"
     for status, meaning in STATUSES.items():
         words = ", ".join(f"`{one}`" for one, known in REASONS.items() if status in known)
-        yield f"| {status} | {words} | {meaning}. |"
+        headers: Object = {"Allow": {}} if status == 405 else {}
+        for name, answer in about["components"]["responses"].items():
+            headers |= answer.get("headers", {}) if name.startswith(str(status)) else {}
+        yield f"| {status} | {words} | {meaning}. | {', '.join(f'`{one}`' for one in headers)} |"
     first = ", ".join(f"{name.split('.')[0]} `{name.split('.')[1]}`" for name in ALWAYS)
     yield f"\nEvery operation can answer {first}; they are not told again above.\n"
 

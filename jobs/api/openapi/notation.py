@@ -48,7 +48,7 @@ STATUSES = {
     401: "There is no owner_token",
     403: "The owner_token is another job's, or another web site is behind the request",
     404: "There is no such thing, or it is forgotten: both look the same",
-    405: "The path takes other methods: Allow",
+    405: "The path takes other methods",
     408: "The request took too long to arrive",
     409: "Not now, or not so",
     413: "The body is too large",
@@ -61,10 +61,10 @@ STATUSES = {
     500: "A fault of the server",
     503: "Too much for the server, for now",
 }
+_RETRY: Object = {"$ref": "#/components/headers/Retry-After"}
 _HEADERS = {
     401: ("WWW-Authenticate",),
     416: ("Content-Range",),
-    429: ("Retry-After",),
     503: ("Retry-After",),
 }
 _REFUSALS = "#/components/responses/"
@@ -119,7 +119,11 @@ def _refusal(name: str) -> Object:
     if status in ("429", "503"):
         about["required"] = ["retry_after"]
     content: dict[str, Schema] = {wire.PROBLEM: {"allOf": [ref("Problem"), about]}}
-    return answer(STATUSES[int(status)], content, *_HEADERS.get(int(status), ()))
+    made = answer(STATUSES[int(status)], content, *_HEADERS.get(int(status), ()))
+    if status == "429":
+        about = {"description": "Not when it is refused while it comes.", "schema": TEXT}
+        made["headers"] = {"Retry-After": _RETRY, "RateLimit": about, "RateLimit-Policy": about}
+    return made
 
 
 def answer(
