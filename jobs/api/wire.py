@@ -1,5 +1,5 @@
-"""What a Job looks like on the wire: the JSON of the reference in jobs/README.md. The names are
-those that clients of the earlier system read; ours stand beside them.
+"""What a Job looks like on the wire: the JSON of docs/api.md. The names are those that
+clients of the earlier system read; ours stand beside them.
 """
 
 import codecs

@@ -205,11 +205,12 @@ def _run(manifest: Schema) -> Object:
             202: answer("It is not over by then", json("Whole"), *told),
         },
         _UPLOAD,
-        "The query is the manifest. Without interpreter or environment the #! line of the code "
-        "tells, else it is Python. Both streams come in the order of time: as text, or as Frames "
-        "for who accepts application/x-ndjson or text/event-stream. For who accepts "
-        "application/json, or with wait: everything, after the end. Who hangs up takes the job "
-        "along.",
+        "The query is the manifest (?interpreter=node&args=a&args=b&timeout=5). Without "
+        "interpreter or environment the #! line of the code tells, else it is Python. Both streams "
+        "come in the order of time: as text, or as Frames for who accepts application/x-ndjson or "
+        f"text/event-stream; behind them the trailers {', '.join(wire.END_HEADERS)}. For who "
+        "accepts application/json, or with wait: everything, after the end. Who hangs up takes the "
+        "job along.",
         parameters=[*asked, _WAIT, _KEY],
         requestBody={
             "required": True,
@@ -296,7 +297,7 @@ def _download() -> Object:
             "get": operation(
                 *("download", "job", "One output, or a part of it"),
                 {
-                    200: answer("All of it", content, *about),
+                    200: answer("All of it; the ETag is its sha256", content, *about),
                     206: answer("The range", content, "Content-Range", *about),
                     304: answer("You have it", None, "ETag"),
                 },
