@@ -6,6 +6,7 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 
+from jobs.api.openapi import notation
 from jobs.api.problems import PAGES
 from jobs.errors import Reason
 from tests.jobs.test_api import ApiCase
@@ -43,15 +44,11 @@ class Pages(ApiCase):
         self.assertEqual(set(PAGES), REASONS)
         self.assertLessEqual(REASONS, set(said()))
 
-    def test_the_reference_names_the_same_statuses(self) -> None:
-        table = re.findall(r"(?m)^\| ([\d, ]+) \| (.*) \|$", (ROOT / "jobs/README.md").read_text())
-        told: dict[str, set[str]] = {}
-        for codes, text in table:
-            words = [word for word in re.findall(r"`(\w+)`", text) if word in REASONS]
-            for code in re.findall(r"\d+", codes):
-                for word in words:
-                    told.setdefault(word, set()).add(code)
-        self.assertEqual({reason: set(statuses(reason)) for reason in PAGES}, told)
+    def test_the_document_names_the_same_statuses(self) -> None:
+        known = {
+            reason: {str(code) for code in codes} for reason, codes in notation.REASONS.items()
+        }
+        self.assertEqual({reason: set(statuses(reason)) for reason in PAGES}, known)
 
     async def test_the_type_of_an_error_is_where_its_page_is(self) -> None:
         body = await self.get("/status/x", 404)
