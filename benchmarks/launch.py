@@ -92,6 +92,7 @@ class Ours:
         """Give a launched sandbox its orders; its control socket."""
         control, *others = fds
         orders = {"form": "loose", "members": [], "steps": [argv], "env": BASE_ENV}
+        orders["patterns"] = []
         memfd = channel.memfd("orders", json.dumps(orders).encode())
         with socket.socket(fileno=os.dup(control)) as end:
             channel.send(end, {"orders": True}, (memfd, self._nothing, self._nothing))

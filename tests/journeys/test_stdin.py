@@ -215,6 +215,21 @@ def test_a_program_that_has_closed_its_stdin_is_told_of(server: Server) -> None:
     assert job.delete() == 200
 
 
+def test_a_client_that_has_had_its_share_still_types_into_its_jobs() -> None:
+    server = Server(env={"SANDRUN_CONCURRENT_JOBS": 1})
+    try:
+        job = Job(server, CAT, stdin_live=True)
+        with socket.create_connection(("127.0.0.1", server.port), 20, ("127.0.7.1", 0)) as client:
+            head = f"POST /jobs/{job.id}/stdin?end=1 HTTP/1.1\r\nHost: localhost\r\n"
+            head += f"Authorization: Bearer {job.token}\r\nTransfer-Encoding: chunked\r\n"
+            client.sendall(f"{head}Connection: close\r\n\r\n4\r\nabcd\r\n0\r\n\r\n".encode())
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert asyncio.run(job.client.finish(job.id))["status"] == "completed"
+        assert job.log("stdout") == b"abcd"
+    finally:
+        assert server.end() == 0, server.banner
+
+
 # --- who does not read, or does not end --------------------------------------------------------
 
 

@@ -75,6 +75,7 @@ def test_nothing_but_regular_files(box: Box) -> None:
         "os.mkfifo('fifo')\n"
         "os.mkdir('folder')\n"
         "os.symlink('/etc/passwd', 'link')\n"
+        "os.symlink('file', 'alias')\n"
         "os.symlink('/usr', 'folder/usr')\n"
         "os.symlink('.', 'folder/again')\n"
         "socket.socket(socket.AF_UNIX).bind('socket')\n"
@@ -82,6 +83,8 @@ def test_nothing_but_regular_files(box: Box) -> None:
         "os.mkdir('shut', 0)"
     )
     assert seen(box, code) == Glance((("file", 0),))
+    paths = [path for path, _ in seen(box, code, patterns=["**"]).files]
+    assert paths == ["file", "main.py"]
 
 
 def test_more_than_is_told_is_counted(box: Box) -> None:
