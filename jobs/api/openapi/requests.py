@@ -99,6 +99,7 @@ UPLOAD: Schema = {
                     },
                 )
             ),
+            "minProperties": 1,
             "description": "Contents by path: text, or bytes as base64.",
         },
         "manifest": either(ref("Manifest"), NULL),
