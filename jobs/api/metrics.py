@@ -40,19 +40,7 @@ TwistedFactory: Any = protocol.Factory
 TimeoutMixin: Any = policies.TimeoutMixin
 
 _PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
-_ENDS = [("completed", "")] + [
-    ("failed", reason)
-    for reason in (
-        model.EXIT,
-        model.SIGNAL,
-        model.TIMEOUT,
-        model.MEMORY,
-        model.CPU,
-        model.CPU_QUOTA,
-        model.CANCELLED,
-        model.SANDBOX_ERROR,
-    )
-]
+_ENDS = [("completed", ""), *(("failed", reason) for reason in model.REASONS)]
 
 
 def listen(listener: socket.socket, server: Server) -> None:
