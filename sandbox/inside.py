@@ -230,6 +230,35 @@ STEPS: list[Step] = [
 ]
 
 
+class _Look:
+    """Web's one question to a running job: which files are there? SIGIO comes with it, so that
+    nothing is done for a job that nobody watches. The job may send it too, to no effect.
+
+    The launcher sets the handler, once: in each child it would cost a tenth of a millisecond.
+    """
+
+    def __init__(self) -> None:
+        self._control: socket.socket | None = None  # before the program begins, nobody asks
+        self._patterns: Sequence[str] = ()
+        self._began_ns = 0
+
+    def begin(self, control: socket.socket, patterns: Sequence[str]) -> None:
+        """From here on whatever web says is this question."""
+        self._control, self._patterns, self._began_ns = control, patterns, time.time_ns()
+        fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(control, fcntl.F_SETFL, os.O_ASYNC)
+
+    def __call__(self, *_: object) -> None:
+        with contextlib.suppress(Exception):  # a look that fails is no fault of the job's
+            if self._control and self._control.recv(1, socket.MSG_DONTWAIT):
+                seen = glance.glance(self._patterns, self._began_ns)
+                flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+                self._control.send(json.dumps(seen).encode(), flags)
+
+
+LOOK = _Look()
+
+
 # --- the tasks, behind all walls -------------------------------------------------------------
 
 
@@ -263,7 +292,7 @@ def _run(control: socket.socket, start: Start) -> None:
     signal.signal(
         signal.SIGXFSZ, signal.SIG_IGN
     )  # a full file is an error to the program, no death
-    _look_when_asked(control, orders["patterns"])
+    LOOK.begin(control, orders["patterns"])
     _say(control, {"started": True})
     last = len(orders["steps"]) - 1
     for step, argv in enumerate(orders["steps"]):
@@ -271,23 +300,6 @@ def _run(control: socket.socket, start: Start) -> None:
         if status or step == last:
             _say(control, {"exit": status, "step": step})
             return
-
-
-def _look_when_asked(control: socket.socket, patterns: Sequence[str]) -> None:
-    """From here on whatever web says is a question: which files are there? A signal comes with it,
-    so that nothing is done for a job that nobody watches. The job may send it too, to no effect.
-    """
-    began_ns = time.time_ns()
-
-    def look(*_: object) -> None:
-        with contextlib.suppress(Exception):  # a look that fails is no fault of the job's
-            if control.recv(1, socket.MSG_DONTWAIT):
-                seen = json.dumps(glance.glance(patterns, began_ns)).encode()
-                control.send(seen, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-
-    signal.signal(signal.SIGIO, look)
-    fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(control, fcntl.F_SETFL, os.O_ASYNC)
 
 
 def _execute(argv: list[str], env: dict[str, str], is_last: bool) -> int:

@@ -556,6 +556,7 @@ def main() -> None:
     web.set_inheritable(False)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the keeper decides; its death is ours
+    signal.signal(signal.SIGIO, inside.LOOK)  # for every child; nobody sends us one
     step = "privileges"
     try:
         privileges.check()
