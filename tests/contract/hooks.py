@@ -141,6 +141,8 @@ def before_call(context: object, case: Any, kwargs: dict[str, Any]) -> None:
         case.headers.setdefault("Accept", turn(name, ACCEPTS))
         if "Idempotency-Key" in case.headers:
             case.headers["Idempotency-Key"] = turn(name, KEYS) or uuid.uuid4().hex
+    if is_linked(case) and is_valid(case, "body") and case.media_type == "application/json":
+        case.body = {"files": {"main.py": PRINTS}}  # or no job comes of it, and no link leads on
     job_id = (case.path_parameters or {}).get("job_id")
     if job_id is None or not is_valid(case, "path"):
         return
