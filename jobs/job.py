@@ -271,7 +271,7 @@ class Forgotten(Exception):
 
 class Reading(MemoryFile):
     """The bytes of all outputs, for somebody who reads them, or the log, as slowly as they like; or
-    until they are cut off: then `read` raises ValueError, and `ensure_open` Forgotten.
+    until they are cut off: then `read` and `ensure_open` raise Forgotten.
     """
 
     def __init__(
@@ -285,6 +285,7 @@ class Reading(MemoryFile):
 
     def read(self, offset: int, size: int) -> bytes:
         with self._lock:
+            self.ensure_open()
             return super().read(offset, size)
 
     def ensure_open(self) -> None:

@@ -11,6 +11,7 @@ from django.core.asgi import get_asgi_application
 from jobs.api import errors, sockets
 from jobs.api.site import SCOPE_KEY, Site
 from jobs.api.uploads import BODY_KEY
+from jobs.job import Forgotten
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -28,6 +29,8 @@ def door(site: Site) -> Application:
         scope[SCOPE_KEY] = site
         try:
             await doors(scope, receive, send)
+        except Forgotten:
+            raise  # the answer breaks off: nobody's fault
         except Exception as error:
             errors.report(error)
             raise
