@@ -423,7 +423,7 @@ NOWHERE = [
     "/status", "/status/", "/jobs/x/cancel/", "/status/x/y", "/%", "/%zz", "/%ff%fe", "/\x7f",
     "/static/..%2f..%2fmanage.py", "/static/../settings.py", "/static/", "/static/%00",
     "/static/frontend/../../x", "/static/..%2f", "/admin", "/admin/", "/__debug__/", "/.git/config",
-    "/.git", "/schema", "/schema/", "/openapi.json", "/docs", "/metrics", "/api/submit", "/.env",
+    "/.git", "/schema", "/schema/", "/docs", "/metrics", "/api/submit", "/.env",
     "/robots.txt", "/favicon.ico", "/%2e%2e/etc/passwd", "/pool", "/debug/pprof/", "/_profiler",
     "/" + "a" * 15_000, "/" + "a/" * 7500, "/submit/../../../etc/passwd", "/status/" + "j" * 9000,
     "/status/%00", "/status/..", "/status/job-*", "/logs/%ff", "/status/%F0%9F%98%80",
