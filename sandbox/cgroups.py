@@ -166,7 +166,8 @@ def _mounts() -> tuple[dict[str, Path], Path | None]:
     to (in a container they often cannot) and that no other mount covers."""
     v1: dict[str, Path] = {}
     v2 = None
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    for line in {line.split(" ", 5)[4]: line for line in lines}.values():  # the last at each place
         left, right = line.split(" - ", 1)
         kind, _, options = right.split(" ", 2)
         _, _, device, _, point, access = left.split(" ")[:6]
