@@ -49,7 +49,7 @@ RATELIMIT_USE_CACHE = "ratelimit"
 # Both doubt that LocMemCache counts for several processes; there is one.
 SILENCED_SYSTEM_CHECKS = ["django_ratelimit.E003", "django_ratelimit.W001"]
 
-# Our server hands bodies over in memory (jobs/api/server.py); from others Django would spool them.
+# Our server hands bodies over in memory (jobs/api/request.py); from others Django would spool them.
 FILE_UPLOAD_MAX_MEMORY_SIZE = 1 << 40
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 

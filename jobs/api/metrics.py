@@ -26,7 +26,8 @@ from prometheus_client.registry import Collector
 from twisted.internet import protocol
 from twisted.protocols import policies
 
-from jobs.api.server import Server, reactor
+from jobs.api.channel import reactor
+from jobs.api.server import Server
 from jobs.errors import Reason
 from jobs.figures import Durations
 from sandbox import model

@@ -673,7 +673,7 @@ def _active(attacker: Attacker) -> int:
 FAULTS = f"""
 def _break() -> None:
     from jobs.api import wire
-    from jobs.api.server import Request
+    from jobs.api.request import Request
     from jobs.store import Store
 
     find, log_raw, length = Store.find, wire.log_raw, Request.gotLength

@@ -16,7 +16,8 @@ import msgspec
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.testing import StringTransport
 
-from jobs.api.server import Channel, Factory, Server, Turnstile
+from jobs.api.channel import Channel
+from jobs.api.server import Factory, Server, Turnstile
 from jobs.conf import Config
 from jobs.engine import Engine
 from tests.fakes import FakeRunner

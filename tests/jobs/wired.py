@@ -97,7 +97,8 @@ def main() -> None:
 
     django.setup()
     from jobs import conf
-    from jobs.api.server import Server, reactor
+    from jobs.api.channel import reactor
+    from jobs.api.server import Server
     from jobs.api.site import Interpreter, Site
     from jobs.api.sockets import welcome
     from jobs.engine import Engine

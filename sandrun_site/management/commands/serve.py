@@ -17,8 +17,9 @@ from django.core.checks.registry import registry
 from django.core.management.base import BaseCommand
 
 from jobs import conf
+from jobs.api.channel import reactor
 from jobs.api.middleware import ANY_ADDRESS
-from jobs.api.server import Server, reactor
+from jobs.api.server import Server
 from jobs.api.site import Site
 from jobs.api.sockets import welcome
 from sandbox.apps import TAG as MACHINE
