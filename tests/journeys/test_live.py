@@ -21,7 +21,7 @@ from tests.journeys.websocket import PING, PONG, WebSocket, content_of
 
 V1 = "sandrun.v1"
 # Prints when it is told to: by a file that somebody would have to write. So it simply waits.
-SAYS_ONE = "import sys, time\nprint('one', flush=True)\ntime.sleep(60)\n"
+SAYS_ONE = "import os, time\nos.write(1, b'one\\n')\ntime.sleep(60)\n"
 
 
 @pytest.fixture(scope="module")
