@@ -17,6 +17,7 @@ import os
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -77,6 +78,8 @@ async def websocket(port: int, job: str) -> AsyncIterator[bytes]:
         data = await reader.readexactly(size)
         if kind & 15 == 8:
             break
+        if kind & 15 == 9:  # or the server takes us for gone
+            writer.write(bytes([0x8A, 0x80 | size]) + bytes(4) + data)  # the mask of zeros
         if kind & 15 == 1:
             yield data
     writer.close()
@@ -188,6 +191,8 @@ async def crowd(server: Server, watchers: int, megabytes: int, cap: int) -> None
         if pid == 0:
             try:
                 watch_in_a_process(server.port, job, part, write)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(0)
         pids.append(pid)
