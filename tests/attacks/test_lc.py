@@ -92,7 +92,7 @@ if os.fork() == 0:
         for number in (1, 2, 15): signal.signal(number, signal.SIG_IGN)
         Path("/job/alive").touch()
         while True:
-            with open("/job/late", "a") as file: file.write("x" * 1000)
+            with open("/job/late", "a") as file: file.write("x" * 10)
     os._exit(0)
 os.wait()
 while not os.path.exists("/job/alive"): os.sched_yield()
