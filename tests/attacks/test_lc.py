@@ -30,7 +30,7 @@ from tests.attacks.test_rx import (
     wall_of,
 )
 from tests.journeys.server import REPOSITORY, Server, cgroups_of, eventually, memory_of
-from tests.sandbox.box import job_processes
+from tests.sandbox.box import job_processes, pids_in
 from tests.uml import boot
 
 SECOND = 30.0 if UML else 1.0
@@ -402,7 +402,7 @@ def test_a_cgroup_that_cannot_be_removed_holds_up_nobody(attacker: Attacker) -> 
         folders = [
             path
             for path in cgroups_of(attacker.server.process.pid)
-            if _is_in(job.program.pid, path)
+            if job.program.pid in pids_in(path)
         ]
         assert folders
         stuck = [Path(folder, "stuck") for folder in folders]
@@ -420,12 +420,6 @@ def test_a_cgroup_that_cannot_be_removed_holds_up_nobody(attacker: Attacker) -> 
         for folder in stuck:
             folder.rmdir()
     assert eventually(lambda: not any(map(os.path.exists, folders)), 2)
-
-
-def _is_in(pid: int, folder: str) -> bool:
-    with suppress(OSError):
-        return str(pid) in Path(folder, "cgroup.procs").read_text().split()
-    return False
 
 
 def test_a_pid_1_that_hangs_is_ended_like_any_other(attacker: Attacker) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 
 from tests.journeys.server import REPOSITORY, Server, eventually, form, targz
-from tests.sandbox.box import job_processes
+from tests.sandbox.box import job_processes, pids_in
 
 KILLS = 20
 LAST_WORDS = "sleep 0.1"
@@ -414,9 +414,5 @@ def _cgroups_of(keeper: int) -> list[str]:
     return [path for path, _, _ in os.walk("/sys/fs/cgroup") if f"/sandrun-{keeper}-" in path + "/"]
 
 
-def _processes_in_cgroups_of(keeper: int) -> list[str]:
-    return [
-        pid
-        for path in _cgroups_of(keeper)
-        for pid in Path(path, "cgroup.procs").read_text().split()
-    ]
+def _processes_in_cgroups_of(keeper: int) -> list[int]:
+    return [pid for path in _cgroups_of(keeper) for pid in pids_in(path)]

@@ -3,6 +3,7 @@ from outside while a job runs. Nothing here is faked: root, the real kernel, rea
 """
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -168,8 +169,8 @@ class Box:
             {
                 int(pid)
                 for parent in self.parents
-                for file in Path(parent.path).glob("*/cgroup.procs")
-                for pid in file.read_text().split()
+                for folder in Path(parent.path).iterdir()
+                for pid in pids_in(folder)
             }
         )
 
@@ -205,6 +206,16 @@ def launcher_descriptors(pid: int) -> int:
         except FileNotFoundError:  # closed meanwhile
             continue
     return count
+
+
+def pids_in(cgroup: str | Path) -> list[int]:
+    """Host pids of everything in one cgroup; none in one that is gone, or goes meanwhile."""
+    try:
+        return [int(pid) for pid in Path(cgroup, "cgroup.procs").read_text().split()]
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENOTDIR):
+            return []
+        raise
 
 
 def job_processes() -> list[int]:

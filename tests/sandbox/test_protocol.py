@@ -23,6 +23,7 @@ from tests.sandbox.box import (
     REPOSITORY,
     job_processes,
     launcher_descriptors,
+    pids_in,
     wait_until,
 )
 
@@ -127,12 +128,12 @@ class Wire:
         assert code == 0 and said == b"", said.decode()
         return wait_until(lambda: not job_processes() and not self.pids(), 1.0)
 
-    def pids(self) -> list[str]:
+    def pids(self) -> list[int]:
         return [
             pid
             for parent in self.parents
-            for file in Path(parent.path).glob("*/cgroup.procs")
-            for pid in file.read_text().split()
+            for folder in Path(parent.path).iterdir()
+            for pid in pids_in(folder)
         ]
 
 
