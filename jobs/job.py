@@ -25,8 +25,8 @@ from sandbox.model import EXIT, Bundle, Gauge, Glance, Output, Result
 
 LOG = ""  # among what a job left: no output has such a path
 FIRST_TICK_SECONDS = 0.002
-LOOK_SECONDS = 1.0  # between two looks at the files of a running job
-LISTENER_SECONDS = 0.0002  # of every tick are for one listener: a thousand do not fill the loop
+GLANCE_SECONDS = 1.0  # between two looks at the files of a running job
+LISTENER_TICK_SECONDS = 0.0002  # of every tick are for one listener: a thousand do not fill the loop
 
 State = Literal["queued", "running", "completed", "failed"]
 
@@ -114,7 +114,7 @@ class Job:
         self._tick = None
         if self.log.settle(round((loop.time() - self._zero) * 1000)):
             self.bell.ring()
-            wait = max(self.log.tick_seconds, self.bell.listeners * LISTENER_SECONDS)
+            wait = max(self.log.tick_seconds, self.bell.listeners * LISTENER_TICK_SECONDS)
             self._tick = loop.call_later(wait, self._settle)
 
     def set_gauge(self, gauge: Callable[[], Gauge]) -> None:
@@ -129,7 +129,7 @@ class Job:
     def look_at_files(self) -> None:
         """Called again and again by all who want to know; asks not more often than it may."""
         now = asyncio.get_running_loop().time()
-        if self._look and now - self._looked >= LOOK_SECONDS:
+        if self._look and now - self._looked >= GLANCE_SECONDS:
             self._looked = now
             self._look(self._take_glance)
 

@@ -16,8 +16,8 @@ from jobs.logs import Part
 from sandbox.model import Glance
 
 PIECE_BYTES = 16 * 1024  # of the log in one news; all watchers of a job cut it at the same places
-LOOK_SECONDS = 0.5  # between two looks at what no bell rings for
-LISTENER_SECONDS = 0.0005  # of that time are for one listener: 5,000 are told every 2.5 s
+MEASURE_SECONDS = 0.5  # between two looks at what no bell rings for
+WATCHER_MEASURE_SECONDS = 0.0005  # of that time are for one listener: 5,000 are told every 2.5 s
 PING_SECONDS = 15.0  # of silence
 
 Kind = Literal["log", "status", "metrics", "files", "ping", "end", "gone"]
@@ -72,7 +72,7 @@ class Watch:
         while True:
             bell = job.bell.next()
             now = asyncio.get_running_loop().time()
-            pause = max(LOOK_SECONDS, job.bell.listeners * LISTENER_SECONDS)
+            pause = max(MEASURE_SECONDS, job.bell.listeners * WATCHER_MEASURE_SECONDS)
             for news in self._due(now - looked >= pause):
                 looked = now if news.kind == "metrics" else looked
                 heard = now

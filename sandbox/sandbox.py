@@ -89,9 +89,11 @@ class _Child:
             return False
         on_glance, self._asking = self._asking, None
         try:
-            on_glance(_glance(message))
+            glance = _glance(message)
         except (KeyError, TypeError, ValueError):
             self._is_odd = True  # and nobody asks again
+        else:
+            on_glance(glance)
         return True
 
     async def hear(self) -> channel.Message | None:
