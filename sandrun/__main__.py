@@ -4,7 +4,10 @@ import argparse
 import os
 import sys
 
-_COMMANDS = {"doctor": ("sandbox.doctor", "say what this machine lacks for running jobs")}
+_COMMANDS = {
+    "doctor": ("sandbox.doctor", "say what this machine lacks for running jobs"),
+    "keygen": ("sandbox.key", "make the key with which a worker signs its receipts"),
+}
 
 
 def main() -> None:
