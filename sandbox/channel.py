@@ -12,6 +12,7 @@ import socket
 from typing import Any
 
 LAUNCHER_FD = "SANDRUN_LAUNCHER_FD"  # the variable that tells web its end of the pair
+SIGNER_FD = "SANDRUN_SIGNER_FD"  # the same for the pair with the signer, where there is one
 NOT_STARTED = 70  # exit code of a launcher that has told web why it could not get ready
 MAX_BYTES = 65536
 MAX_DESCRIPTORS = 6  # control socket, two pipes, three gauges

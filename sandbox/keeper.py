@@ -1,11 +1,12 @@
 """Keeper: execs first, as root, and only waits. Starts the launcher and one unprivileged command
 (web), joined by a socket pair that has no path; when either ends, kills what is left and removes
-what only root can remove.
+what only root can remove. With a worker key (SANDRUN_WORKER_KEY) it starts the signer before them,
+in the same way, and never opens the key itself.
 
     python -I -m sandbox.keeper -- COMMAND...
 
-The command finds its end of the pair in SANDRUN_LAUNCHER_FD. Its exit code is the keeper's, but
-for 1 when the launcher went first.
+The command finds its ends of the pairs in SANDRUN_LAUNCHER_FD and SANDRUN_SIGNER_FD. Its exit code
+is the keeper's, but for 1 when the launcher or the signer went first.
 """
 
 import json
@@ -13,6 +14,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,13 +25,15 @@ from typing import NoReturn
 
 from sandbox import cgroups, channel, linux, privileges
 from sandbox.errors import SandboxError
-from sandbox.model import MIB, WEB_UID
+from sandbox.model import MIB, SIGNER_UID, WEB_UID
 
 ALLOW_MISSING = "SANDRUN_ALLOW_MISSING"  # what an operator lets be missing: cgroups.MISSABLE
+WORKER_KEY = "SANDRUN_WORKER_KEY"  # path of the key with which receipts are signed; or none
 _TMP_BYTES = 64 * MIB  # nothing of ours uses it: uploads go straight into memfds
 _GRACE_SECONDS = 3.0
 _TELL_SECONDS = 30.0  # for web to say why the launcher could not start
-_LAST_SECONDS = 1.0  # for web to end by itself, when the launcher ends in any other way
+_LAST_SECONDS = 1.0  # for web to end by itself, when the launcher or the signer ends otherwise
+_HELLO_SECONDS = 60.0  # for the signer to be ready
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -39,10 +43,10 @@ def main() -> None:
         sys.exit("usage: python -I -m sandbox.keeper -- COMMAND...")
     if os.geteuid() != 0:
         sys.exit("Sandrun makes its sandboxes as root; start it with sudo.")
-    if not all(_can_become_web(kind) for kind in ("uid", "gid")):
+    if not all(_has(id, kind) for id in (SIGNER_UID, WEB_UID) for kind in ("uid", "gid")):
         sys.exit(
             "Sandrun makes its sandboxes as root of the machine; the user namespace that it is in "
-            "lacks the uids of web and the jobs. Start it outside, with sudo."
+            "lacks the uids of web, signer and jobs. Start it outside, with sudo."
         )
     os.umask(0o022)
     # Launcher and web hold several descriptors a sandbox; what a job may have is its own limit.
@@ -54,10 +58,10 @@ def main() -> None:
         sys.exit(f"Sandrun cannot start: {error}.")
 
 
-def _can_become_web(kind: str) -> bool:
-    """Whether our user namespace has web's id, which lies beside those of the jobs."""
+def _has(id: int, kind: str) -> bool:
+    """Whether our user namespace has this uid or gid; web's lies beside those of the jobs."""
     ranges = [map(int, row.split()) for row in Path(f"/proc/self/{kind}_map").open()]
-    return any(first <= WEB_UID < first + count for first, _, count in ranges)
+    return any(first <= id < first + count for first, _, count in ranges)
 
 
 def keep(command: list[str]) -> int:
@@ -71,14 +75,24 @@ def keep(command: list[str]) -> int:
         stack.callback(_wait_for_orphans)
         parents = cgroups.prepare(cgroups.name_of_this_process(), may_miss)
         stack.callback(cgroups.remove, parents)
-        ours, theirs = channel.pair()
-        launcher = _start_launcher(theirs.fileno(), parents)
-        stack.callback(_stop_launcher, launcher)
-        web = _start_web(command, ours.fileno())
-        stack.callback(_stop_web, web)
-        ours.close()
+        below: dict[str, subprocess.Popen[bytes]] = {}
+        ends: dict[str, socket.socket] = {}  # web's, by the variable that tells it
+        if path := os.environ.get(WORKER_KEY):
+            ends[channel.SIGNER_FD], theirs = channel.pair()
+            below["signer"] = _start_signer(theirs.fileno(), path)
+            stack.callback(_stop, below["signer"])
+            theirs.close()
+            if not _said_hello(ends[channel.SIGNER_FD], below["signer"], wake):
+                return 1
+        ends[channel.LAUNCHER_FD], theirs = channel.pair()
+        below["launcher"] = _start_launcher(theirs.fileno(), parents)
+        stack.callback(_stop, below["launcher"])
         theirs.close()
-        return _wait(launcher, web, wake)
+        web = _start_web(command, {name: end.fileno() for name, end in ends.items()})
+        stack.callback(_stop_web, web)
+        for end in ends.values():
+            end.close()
+        return _wait(below, web, wake)
 
 
 def _signals(stack: ExitStack) -> int:
@@ -92,18 +106,21 @@ def _signals(stack: ExitStack) -> int:
     return read
 
 
-def _wait(launcher: "subprocess.Popen[bytes]", web: int, wake: int) -> int:
+def _wait(below: "dict[str, subprocess.Popen[bytes]]", web: int, wake: int) -> int:
     """Until one of them ends or we are asked to stop; the exit code."""
-    ends = {os.pidfd_open(launcher.pid): "launcher", os.pidfd_open(web): "web", wake: "signal"}
+    ends = {os.pidfd_open(started.pid): name for name, started in below.items()}
+    ends |= {os.pidfd_open(web): "web", wake: "signal"}
     poll = select.poll()
     for fd in ends:
         poll.register(fd, select.POLLIN)
     names = {ends[fd] for fd, _ in poll.poll()}
-    if names == {"launcher"}:
-        # Web may have let go of the launcher just before its own end. Or the launcher told it why
-        # it could not start, and web tells people; on a busy machine it has to be loaded first.
-        tells = launcher.wait() == channel.NOT_STARTED
-        poll.unregister(next(fd for fd in ends if ends[fd] == "launcher"))
+    if names <= set(below):
+        # Web may have let go of them just before its own end. Or the launcher told it why it
+        # could not start, and web tells people; on a busy machine it has to be loaded first.
+        tells = "launcher" in names and below["launcher"].wait() == channel.NOT_STARTED
+        for fd, name in ends.items():
+            if name in below:
+                poll.unregister(fd)
         names |= {
             ends[fd] for fd, _ in poll.poll((_TELL_SECONDS if tells else _LAST_SECONDS) * 1000)
         }
@@ -117,9 +134,10 @@ def _wait(launcher: "subprocess.Popen[bytes]", web: int, wake: int) -> int:
             return status.si_status
         print(f"sandrun: web was killed by signal {status.si_status}", file=sys.stderr)
         return 1
-    if "launcher" in names:
-        print("sandrun: the launcher ended; stopping", file=sys.stderr)
-        return 1
+    for name in below:
+        if name in names:
+            print(f"sandrun: the {name} ended; stopping", file=sys.stderr)
+            return 1
     return 0
 
 
@@ -143,12 +161,36 @@ def _wait_for_orphans() -> None:
         pass
 
 
-# --- the launcher ----------------------------------------------------------------------------
+# --- signer and launcher ---------------------------------------------------------------------
+
+
+def _start_signer(fd: int, path: str) -> "subprocess.Popen[bytes]":
+    return _start("sandbox.signer", fd, path)
+
+
+def _said_hello(end: socket.socket, signer: "subprocess.Popen[bytes]", wake: int) -> bool:
+    """Whether the signer is ready. Its hello stays in the socket, for web to hear; when it ended
+    instead, it has said why."""
+    if not select.select([end.fileno(), wake], [], [], _HELLO_SECONDS)[0]:
+        print(f"sandrun: the signer was not ready in {_HELLO_SECONDS:g} s", file=sys.stderr)
+        return False
+    try:
+        if end.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            return True
+    except BlockingIOError:  # we are asked to stop
+        return False
+    if (code := signer.wait()) < 0:
+        print(f"sandrun: the signer was killed by signal {-code}", file=sys.stderr)
+    return False
 
 
 def _start_launcher(fd: int, parents: list[cgroups.Parent]) -> "subprocess.Popen[bytes]":
+    return _start("sandbox.launcher", fd, json.dumps(parents))
+
+
+def _start(module: str, fd: int, argument: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-I", "-m", "sandbox.launcher", str(fd), json.dumps(parents)],
+        [sys.executable, "-I", "-m", module, str(fd), argument],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -157,30 +199,30 @@ def _start_launcher(fd: int, parents: list[cgroups.Parent]) -> "subprocess.Popen
     )
 
 
-def _stop_launcher(launcher: "subprocess.Popen[bytes]") -> None:
-    """It ends by itself when web is gone; its sandboxes die with it in any case."""
+def _stop(started: "subprocess.Popen[bytes]") -> None:
+    """It ends by itself when web is gone; sandboxes die with their launcher in any case."""
     try:
-        launcher.wait(0.5)
+        started.wait(0.5)
     except subprocess.TimeoutExpired:
-        launcher.kill()
-        launcher.wait()
+        started.kill()
+        started.wait()
 
 
 # --- web -------------------------------------------------------------------------------------
 
 
-def _start_web(command: list[str], fd: int) -> int:
+def _start_web(command: list[str], ends: dict[str, int]) -> int:
     pid = os.fork()
     if pid:
         return pid
     try:
-        _become_web(command, fd)
+        _become_web(command, ends)
     except BaseException as error:  # the edge of a child: its parent reads the exit code
         print(f"sandrun: web cannot start: {error}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
-def _become_web(command: list[str], fd: int) -> NoReturn:
+def _become_web(command: list[str], ends: dict[str, int]) -> NoReturn:
     """Give up root, with a /tmp of our own and a way to the program's files; then exec."""
     os.setsid()
     signal.set_wakeup_fd(-1)
@@ -197,8 +239,11 @@ def _become_web(command: list[str], fd: int) -> NoReturn:
     privileges.drop_capabilities()
     privileges.no_new_privileges()
     privileges.die_with_parent()
-    os.set_inheritable(fd, True)
+    for fd in ends.values():
+        os.set_inheritable(fd, True)
     passed = {name: value for name, value in os.environ.items() if name.startswith("SANDRUN_")}
+    for ours in (WORKER_KEY, channel.SIGNER_FD):
+        passed.pop(ours, None)
     env = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
@@ -209,7 +254,7 @@ def _become_web(command: list[str], fd: int) -> NoReturn:
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_MMAP_THRESHOLD_": "262144",
         **passed,
-        channel.LAUNCHER_FD: str(fd),
+        **{name: str(fd) for name, fd in ends.items()},
     }
     os.execve(command[0], command, env)
 

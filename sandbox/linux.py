@@ -215,6 +215,14 @@ def punch(fd: int, offset: int, size: int) -> None:
     )
 
 
+def lock_memory(and_later: bool) -> None:
+    """mlockall(2): what is in memory now, and what comes until the next call if `and_later`, never
+    goes to a swap device."""
+    current, future, on_fault = 1, 2, 4  # on fault: what is only mapped takes no memory
+    flags = current | on_fault | (future if and_later else 0)
+    _check(_libc.mlockall(flags), "mlockall")
+
+
 def setdomainname(name: str) -> None:
     """setdomainname(2)."""
     _check(_libc.setdomainname(name.encode(), len(name)), "setdomainname")

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 MIB = 1024 * 1024
 
-# Who we are on the machine, beside root: web, and behind it the jobs, each with one of its own.
-# Beyond what systemd, containers and people use.
+# Who we are on the machine, beside root: the signer, web, and behind them the jobs, each with one
+# of its own. Beyond what systemd, containers and people use.
 WEB_UID = 1_899_999_999
+SIGNER_UID = WEB_UID - 1
 FIRST_UID = WEB_UID + 1
 UIDS = 60_000
 LAST_UID = FIRST_UID + UIDS - 1

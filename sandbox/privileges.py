@@ -42,6 +42,12 @@ def no_new_privileges() -> None:
     prctl.set_no_new_privs(1)
 
 
+def hide_memory() -> None:
+    """No core dump, no tracing and no /proc/self/mem for others of our uid. After the uid change,
+    which would reset it."""
+    prctl.set_dumpable(0)
+
+
 def die_with_parent() -> None:
     """SIGKILL when the launcher goes. After the uid change, which would reset it."""
     prctl.set_pdeathsig(signal.SIGKILL)

@@ -23,6 +23,11 @@ def build() -> bytes:
     for name, call in policy.FILTERED.items():
         for case in call.cases:
             _rule(tree, name, case.answer, *map(_argument, case.conditions))
+    return exported(tree)
+
+
+def exported(tree: pyseccomp.SyscallFilter) -> bytes:
+    """Its instructions, for linux.load_filter()."""
     with os.fdopen(os.memfd_create("filter"), "w+b") as file:
         tree.export_bpf(file)
         file.seek(0)
