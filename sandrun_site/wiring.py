@@ -1,4 +1,4 @@
-"""Builds a Site from settings and the launcher's socket: Sandbox, runtimes, Engine."""
+"""Builds a Site from settings, the launcher's socket and who we are: Sandbox, runtimes, Engine."""
 
 import asyncio
 import socket
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from jobs.api.site import Interpreter, Site
 from jobs.conf import Config
 from jobs.engine import Engine
+from jobs.identity import Identity
 from jobs.memory import MemoryFile
 from jobs.runner import SandboxRunner
 from sandbox import runtimes
@@ -20,8 +21,14 @@ PROBE_LIMITS = Limits(memory_bytes=512 * MIB, wall_seconds=20)
 VERSION_LETTERS = 100
 
 
-async def open_site(channel: socket.socket, config: Config, hosts: tuple[str, ...]) -> Site:
-    """A Site whose engine runs jobs through the launcher behind `channel`.
+async def open_site(
+    channel: socket.socket,
+    config: Config,
+    hosts: tuple[str, ...],
+    identity: Identity | None = None,
+) -> Site:
+    """A Site whose engine runs jobs through the launcher behind `channel`, and whose receipts
+    `identity` signs; without one they are not signed.
 
     Raises SandboxError when the launcher, or every single sandbox, cannot be had, or a wall is
     missing that the settings do not name.
@@ -35,7 +42,7 @@ async def open_site(channel: socket.socket, config: Config, hosts: tuple[str, ..
     usable = {name: known.runtime for name, known in interpreters.items()}
     engine = Engine(SandboxRunner(sandbox, usable), config)
     engine.start()
-    return Site(config, engine, interpreters, hosts)
+    return Site(config, engine, interpreters, hosts, identity)
 
 
 async def probe(sandbox: Sandbox, candidates: Mapping[str, Runtime]) -> dict[str, Interpreter]:

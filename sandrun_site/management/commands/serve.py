@@ -1,5 +1,6 @@
 """`manage.py serve`: the web process. Unprivileged; it gets the launcher's socket from the keeper,
-whose descriptor number is in SANDRUN_LAUNCHER_FD. Started by hand as root, it becomes the keeper.
+whose descriptor number is in SANDRUN_LAUNCHER_FD, and that of the signer's, where there is a worker
+key, in SANDRUN_SIGNER_FD. Started by hand as root, it becomes the keeper.
 """
 
 import asyncio
@@ -22,8 +23,9 @@ from jobs.api.middleware import ANY_ADDRESS
 from jobs.api.server import Server
 from jobs.api.site import Site
 from jobs.api.sockets import welcome
+from jobs.identity import Identity
 from sandbox.apps import TAG as MACHINE
-from sandbox.channel import LAUNCHER_FD
+from sandbox.channel import LAUNCHER_FD, SIGNER_FD
 from sandbox.errors import SandboxError
 from sandrun_site.asgi import door
 from sandrun_site.wiring import open_site
@@ -82,7 +84,7 @@ class Command(BaseCommand):
 
     def serve(self, host: str, port: int, quotas: bool) -> None:
         """Serve until a signal comes."""
-        launcher = os.environ.pop(LAUNCHER_FD, "")
+        launcher, signer = (os.environ.pop(name, "") for name in (LAUNCHER_FD, SIGNER_FD))
         if not launcher:
             _become_keeper()
         try:
@@ -92,17 +94,16 @@ class Command(BaseCommand):
             _exit(str(error))
         if not _is_memory(tempfile.gettempdir()):
             _exit(f"{tempfile.gettempdir()} is on a disk; TMPDIR must be a tmpfs")
-        try:
-            channel = socket.socket(fileno=int(launcher))
-            channel.set_inheritable(False)
-        except (ValueError, OSError):
-            _exit(f"{LAUNCHER_FD} is not the descriptor of a socket; start with script/server")
+        channel = _inherited(LAUNCHER_FD, launcher)
+        identity = Identity(_inherited(SIGNER_FD, signer)) if signer else None
         listener = _listen(host, port)
         scraped = _listen_for_metrics(config.metrics)
         loop = reactor._asyncioEventloop
         asyncio.set_event_loop(loop)
         try:
-            site = loop.run_until_complete(open_site(channel, config, _hosts(host)))
+            if identity:
+                loop.run_until_complete(identity.start())
+            site = loop.run_until_complete(open_site(channel, config, _hosts(host), identity))
         except SandboxError as error:
             _exit(f"no sandbox can be had, so nothing is served; the step that failed: {error}")
         if scraped:
@@ -136,6 +137,16 @@ def _become_keeper() -> NoReturn:
         python,
         [python, "-I", "-m", "sandbox.keeper", "--", python, "-I", str(MANAGE), *sys.argv[1:]],
     )
+
+
+def _inherited(name: str, text: str) -> socket.socket:
+    """The socket that the keeper gave us."""
+    try:
+        end = socket.socket(fileno=int(text))
+        end.set_inheritable(False)
+    except (ValueError, OSError):
+        _exit(f"{name} is not the descriptor of a socket; start with script/server")
+    return end
 
 
 def _listen(host: str, port: int) -> socket.socket:
