@@ -7,14 +7,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from jobs import statement
 from jobs.bundle import Upload
 from jobs.conf import MIB, Config
 from jobs.errors import Full, NotOwner, OverQuota, Unready
 from jobs.figures import Figures
-from jobs.job import Job, Moment
+from jobs.identity import Identity
+from jobs.job import Ending, Job, Moment
 from jobs.line import Line
 from jobs.manifest import Manifest
+from jobs.memory import in_thread
 from jobs.quota import Quota, Reservation
+from jobs.receipt import Receipt, seal
 from jobs.runner import Runner
 from jobs.store import Store
 from sandbox.errors import BundleRefused, SandboxError
@@ -35,15 +39,24 @@ class Engine:
     Belongs to one event loop.
     """
 
-    def __init__(self, runner: Runner, config: Config, clock: Callable[[], Moment] = now) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        config: Config,
+        clock: Callable[[], Moment] = now,
+        identity: Identity | None = None,
+    ) -> None:
+        """With an `identity` every end of a job is signed."""
         self.runner = runner
         self.config = config
+        self.identity = identity
         self.clock = clock
         self.store = Store()
         self.figures = Figures()
         self.quota = Quota(config, lambda: clock().monotonic)
         self._line = Line()
         self._running: dict[str, tuple[Job, asyncio.Task[None]]] = {}
+        self._given_up: set[asyncio.Task[None]] = set()  # left the line, and are being signed
         self._receiving: Counter[str] = Counter()  # bytes of uploads on their way, by client
         self._inspections = asyncio.Semaphore(config.slots)
         self._timers: list[asyncio.Task[None]] = []
@@ -131,8 +144,8 @@ class Engine:
             manifest,
             upload.bundle,
             upload.memory,
+            self.runner.terms(manifest),
             reservation,
-            log_bytes=self.config.log_bytes,
             ttl_seconds=min(manifest.ttl or self.config.ttl_seconds, self.config.ttl_seconds),
             now=self.clock(),
         )
@@ -182,32 +195,59 @@ class Engine:
     async def _occupy_slot(self, job: Job) -> None:
         """Run `job`. Whatever happens, it ends in one final state and the slot is free again."""
         try:
-            job.finish(await self.runner.run(job), self.clock())
-        except SandboxError as error:
-            job.reservation.give_back()
-            self._fail(
-                job, f"The sandbox failed at the step {error}; this is not your code's fault"
-            )
-        except BundleRefused as refusal:
-            self._fail(job, f"The upload could not be unpacked: {refusal}")
-        except asyncio.CancelledError:
-            job.fail(CANCELLED, "The server shut down", self.clock())
-            raise
-        except Exception as error:
-            # The one broad catch: one broken job must not take the slot, or the others, with it.
-            job.reservation.give_back()
-            log.error("a job failed by a fault of ours", exc_info=_without_message(error))
-            self._fail(job, f"The server failed while it ran the job ({type(error).__name__})")
+            await self._end(job, await self._run(job))
         finally:
             del self._running[job.id]
-            job.reservation.end(job.cpu_seconds)
-            self.figures.count(job)
-            self.store.weigh(job)
-            self._fill_slots()
+            self._count(job)
 
-    def _fail(self, job: Job, sentence: str) -> None:
-        if not job.is_over:
-            job.fail(SANDBOX_ERROR, sentence, self.clock())
+    async def _run(self, job: Job) -> Ending:
+        try:
+            return job.ran(await self.runner.run(job), self.clock())
+        except SandboxError as error:
+            job.reservation.give_back()
+            why = f"The sandbox failed at the step {error}; this is not your code's fault"
+        except BundleRefused as refusal:
+            why = f"The upload could not be unpacked: {refusal}"
+        except asyncio.CancelledError:
+            job.end(job.failed(CANCELLED, "The server shut down", self.clock()))
+            raise
+        except Exception as error:
+            # A broad catch: one broken job must not take the slot, or the others, with it.
+            job.reservation.give_back()
+            why = f"The server failed while it ran the job ({_told(error)})"
+        return job.failed(SANDBOX_ERROR, why, self.clock())
+
+    async def _end(self, job: Job, ending: Ending) -> None:
+        """End `job` so, with a receipt if we sign: without it, it is our failure and no result."""
+        receipt = None
+        try:
+            if self.identity:
+                receipt = await self._sign(job, ending, self.identity)
+        except asyncio.CancelledError:
+            job.end(ending.without_result(CANCELLED, "The server shut down"))
+            raise
+        except Exception as error:  # as above
+            job.reservation.give_back()
+            step = str(error) if isinstance(error, SandboxError) else _told(error)
+            why = f"The result could not be signed ({step}), so there is none"
+            ending = ending.without_result(SANDBOX_ERROR, why)
+        job.end(ending, receipt)
+
+    async def _sign(self, job: Job, ending: Ending, identity: Identity) -> Receipt:
+        """Raises SandboxError."""
+        if job.feed:
+            job.feed.close()  # what came later would be sent, and not signed
+        facts = (job, ending, identity.worker_id, self.runner.walls)
+        said = await in_thread(statement.work(job, ending), statement.write, *facts)
+        signature = await identity.sign(said)
+        return await in_thread(len(said), seal, said, identity.worker_id, signature)
+
+    def _count(self, job: Job) -> None:
+        """It is over: settle what it used, and let others have its place."""
+        job.reservation.end(job.cpu_seconds)
+        self.figures.count(job)
+        self.store.weigh(job)
+        self._fill_slots()
 
     def draw(self) -> None:
         """Charge what running jobs have used; end all jobs of a client that has nothing left."""
@@ -223,15 +263,24 @@ class Engine:
 
     def cancel(self, job: Job, reason: str = CANCELLED, why: str = "Cancelled") -> None:
         """Take `job` out of the line, or have it killed; nothing when it is over."""
-        if job.state == "queued":
+        if self.position(job):
             self._line.leave(job)
-            job.fail(reason, f"{why} before it ran", self.clock())
-            job.reservation.end(0.0)
-            self.figures.count(job)
-            self.store.weigh(job)
-            self._fill_slots()  # it may have kept others waiting
+            ending = job.failed(reason, f"{why} before it ran", self.clock())
+            if self.identity:
+                task = asyncio.create_task(self._give_up(job, ending))
+                self._given_up.add(task)
+                task.add_done_callback(self._given_up.discard)
+            else:
+                job.end(ending)
+                self._count(job)  # it may have kept others waiting
         elif job.state == "running" and not job.stop.done():
             job.stop.set_result(reason)
+
+    async def _give_up(self, job: Job, ending: Ending) -> None:
+        try:
+            await self._end(job, ending)
+        finally:
+            self._count(job)
 
     def delete(self, job: Job, cut: bool = False) -> None:
         """Forget `job` now; a running one is killed, and frees what it has as it ends. Whoever
@@ -281,7 +330,7 @@ class Engine:
             for task in late:
                 task.cancel()
         await self.runner.close()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*running, *self._given_up, return_exceptions=True)
         self.store.forget_all()
 
 
@@ -293,6 +342,12 @@ async def _every(seconds: float, act: Callable[[], None]) -> None:
             act()
         except Exception as error:
             log.error("a timer failed by a fault of ours", exc_info=_without_message(error))
+
+
+def _told(error: Exception) -> str:
+    """Its kind; the log has where it was."""
+    log.error("a job failed by a fault of ours", exc_info=_without_message(error))
+    return type(error).__name__
 
 
 def _without_message(error: Exception) -> BaseException:

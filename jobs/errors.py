@@ -7,6 +7,7 @@ Rejected
 |- TooLarge            more bytes than are taken
 |- UnknownJob          never was, or is forgotten: both look the same
 |- UnknownFile         the job left no such file
+|- Unsigned            there is no receipt, since this server has no key
 |- StdinClosed         the program reads no more, or never would
 |- StdinElsewhere      what is sent does not follow what has come
 |- NotOver             what was asked for exists only after the job's end
@@ -38,6 +39,7 @@ Reason = Literal[
     "foreign_origin",
     "unknown_job",
     "unknown_file",
+    "unsigned",
     "unknown_path",
     "method_not_allowed",
     "timeout",
@@ -122,6 +124,10 @@ class UnknownFile(Rejected):
 
     def __init__(self, details: str) -> None:
         super().__init__("File not found", details)
+
+
+class Unsigned(Rejected):
+    reason = "unsigned"
 
 
 class NotOver(Rejected):

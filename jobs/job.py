@@ -3,14 +3,12 @@ where a job's state changes. Time comes in as an argument.
 """
 
 import asyncio
-import hashlib
-import json
 import os
 import secrets
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, NamedTuple
 from weakref import WeakSet
 
 import msgspec
@@ -20,13 +18,15 @@ from jobs.logs import JobLog
 from jobs.manifest import Manifest
 from jobs.memory import MemoryFile
 from jobs.quota import Reservation
+from jobs.receipt import Receipt
+from jobs.terms import Terms, input_hash
 from sandbox.feed import Feed
-from sandbox.model import EXIT, Bundle, Gauge, Glance, Output, Result
+from sandbox.model import EXIT, Bundle, Gauge, Glance, Output, Result, Usage
 
 LOG = ""  # among what a job left: no output has such a path
 FIRST_TICK_SECONDS = 0.002
 GLANCE_SECONDS = 1.0  # between two looks at the files of a running job
-LISTENER_TICK_SECONDS = 0.0002  # of every tick are for one listener: a thousand do not fill the loop
+LISTENER_TICK_SECONDS = 0.0002  # of every tick are for one listener: a thousand leave room
 
 State = Literal["queued", "running", "completed", "failed"]
 
@@ -38,6 +38,23 @@ class Moment(msgspec.Struct, frozen=True):
     wall: float
 
 
+class Ending(NamedTuple):
+    """How a job ends: decided, and not yet told."""
+
+    state: State
+    reason: str | None  # None when completed
+    error: str | None  # a sentence, when it failed by our fault or never ran
+    result: Result | None  # when it ran
+    usage: Usage
+    at: Moment
+
+    def without_result(self, reason: str, error: str) -> "Ending":
+        """The end of a job that ran, when nobody gets what came of it: its memory is given back."""
+        if self.result and self.result.outputs.fd >= 0:
+            os.close(self.result.outputs.fd)
+        return self._replace(state="failed", reason=reason, error=error, result=None)
+
+
 class Job:
     """Everything known about one job; forgotten as a whole."""
 
@@ -46,9 +63,9 @@ class Job:
         manifest: Manifest,
         bundle: Bundle,
         memory: MemoryFile,
+        terms: Terms,
         reservation: Reservation,
         *,
-        log_bytes: int,
         ttl_seconds: float,
         now: Moment,
     ) -> None:
@@ -57,11 +74,12 @@ class Job:
         self.manifest = manifest
         self.bundle = bundle
         self.bundle_bytes = memory.size
-        self.hash = _hash(manifest, bundle)
+        self.terms = terms
+        self.hash = input_hash(manifest, bundle.members, terms)
         self.reservation = reservation
         self.client = reservation.client
         self.ttl_seconds = ttl_seconds  # from its end on
-        self.log = JobLog(log_bytes)
+        self.log = JobLog(terms.log_bytes)
         self.frames: dict[object, object] = {}  # made of the log for all who watch (api/live.py)
         self.bell = Bell()  # rings when there is more of the log, and at every turn of its life
         self.state: State = "queued"
@@ -71,6 +89,7 @@ class Job:
         self.result: Result | None = None
         self.reason: str | None = None  # why it ended; None while it runs and when completed
         self.error: str | None = None  # a sentence, when it failed by our fault
+        self.receipt: Receipt | None = None  # of its end, where we sign
         self.outputs: dict[str, Output] = {}
         # Its stdin, where that goes on while it runs.
         self.feed = Feed(manifest.stdin.encode()) if manifest.stdin_live else None
@@ -79,6 +98,7 @@ class Job:
         self.glance = Glance()  # its files while it runs, as told from inside
         self._look: Callable[[Callable[[Glance], None]], None] | None = None
         self._looked = 0.0
+        self._usage = Usage()  # in all, since its end
         self.over = asyncio.Event()
         self.stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._bundle_memory: MemoryFile | None = memory
@@ -138,25 +158,39 @@ class Job:
             self.glance = glance
             self.bell.ring()
 
-    def finish(self, result: Result, now: Moment) -> None:
-        """It ran; `result` says how it ended. Its outputs are the job's from here on."""
-        self._expect("running")
+    def ran(self, result: Result, now: Moment) -> Ending:
+        """Its end, when `result` says how it went."""
         verdict = result.verdict
-        completed = verdict.reason == EXIT and verdict.exit_code == 0
-        self.result = result
-        if result.outputs.fd >= 0:
-            self._output_memory = MemoryFile(result.outputs.fd)
-            self.outputs = {output.path: output for output in result.outputs.files}
-            self._output_bytes = self._output_memory.size
-        self._end(
-            "completed" if completed else "failed", None if completed else verdict.reason, now
-        )
+        if verdict.reason == EXIT and verdict.exit_code == 0:
+            return Ending("completed", None, None, result, result.usage, now)
+        return Ending("failed", verdict.reason, None, result, result.usage, now)
 
-    def fail(self, reason: str, error: str, now: Moment) -> None:
-        """It did not run, or nothing is known about its run."""
+    def failed(self, reason: str, error: str, now: Moment) -> Ending:
+        """Its end, when it did not run, or nothing is known about its run."""
+        wall_seconds = now.monotonic - self.started.monotonic if self.started else 0.0
+        usage = Usage(round(self.gauge().cpu_seconds * 1e6), 0, round(wall_seconds * 1e6))
+        return Ending("failed", reason, error, None, usage, now)
+
+    def end(self, ending: Ending, receipt: Receipt | None = None) -> None:
+        """This is how it went. The outputs are the job's from here on."""
         self._expect("queued", "running")
-        self.error = error
-        self._end("failed", reason, now)
+        self.state, self.reason, self.error, self.result, self._usage, self.ended = ending
+        self.receipt = receipt
+        if self.result and self.result.outputs.fd >= 0:
+            outputs = self.result.outputs
+            self._output_memory = MemoryFile(outputs.fd)
+            self.outputs = {output.path: output for output in outputs.files}
+            self._output_bytes = self._output_memory.size
+        self._let_go_of_what_came_in()
+        self._names_bytes = sum(map(_name_bytes, self.outputs))
+        self._unread = {LOG, *self.outputs} if self.manifest.burn_after_read else set()
+        if self.started:
+            self._settle()
+        self._end_ticks()
+        self.over.set()
+        self.bell.ring()
+        if self.is_forgotten:
+            self.forget()
 
     def forget(self, cut: bool = False) -> None:
         """Give every byte back: at its end, when it runs; when the last one has read it, if
@@ -178,11 +212,11 @@ class Job:
                 memory.close()
         self._bundle_memory = self._output_memory = None
         self.outputs = {}
+        self.receipt = None
         self._names_bytes = self._output_bytes = 0
 
-    def _end(self, state: State, reason: str | None, now: Moment) -> None:
-        self.state, self.reason, self.ended = state, reason, now
-        if self._bundle_memory:  # what came in is not needed any more
+    def _let_go_of_what_came_in(self) -> None:
+        if self._bundle_memory:
             self._bundle_memory.close()
             self._bundle_memory = None
         self.bundle = self.bundle._replace(members=())
@@ -191,15 +225,6 @@ class Job:
         if self.feed:
             self.feed.close()
         self._asked_bytes = 0
-        self._names_bytes = sum(map(_name_bytes, self.outputs))
-        self._unread = {LOG, *self.outputs} if self.manifest.burn_after_read else set()
-        if self.started:
-            self._settle()
-        self._end_ticks()
-        self.over.set()
-        self.bell.ring()
-        if self.is_forgotten:
-            self.forget()
 
     def _end_ticks(self) -> None:
         if self._tick is not None:
@@ -216,22 +241,39 @@ class Job:
     def is_over(self) -> bool:
         return self.state in ("completed", "failed")
 
-    @property
-    def limits_hit(self) -> tuple[str, ...]:
-        hit = self.result.limits_hit if self.result else ()
+    # These tell of a job that ran and ended with `result`; None: it has not, or not yet.
+
+    def limits_hit(self, result: Result | None) -> tuple[str, ...]:
+        hit = result.limits_hit if result else ()
         return (*hit, "log") if self.log.truncated else hit
+
+    def stage(self, result: Result | None) -> str | None:
+        """Which part of the command ended it: a compiler, or the program itself."""
+        if not result:
+            return None
+        return "compile" if result.verdict.step < self.manifest.steps - 1 else "run"
+
+    def warnings(self, result: Result | None) -> tuple[str, ...]:
+        """What was asked and left out, and what went wrong after the program."""
+        return (*self.manifest.warnings, *(result.notes if result else ()))
 
     @property
     def held_bytes(self) -> int:
         """Memory that is held for this job, also once it is forgotten."""
         upload = self.bundle_bytes if self._bundle_memory else 0
         known = self._names_bytes + self._asked_bytes
-        return self.log.kept_bytes + self._output_bytes + known + upload
+        signed = len(self.receipt.envelope) if self.receipt else 0
+        return self.log.kept_bytes + self._output_bytes + known + upload + signed
 
     @property
     def cpu_seconds(self) -> float:
         """CPU time used so far, or in all."""
-        return self.result.usage.cpu_usec / 1e6 if self.result else self.gauge().cpu_seconds
+        return self._usage.cpu_usec / 1e6 if self.is_over else self.gauge().cpu_seconds
+
+    @property
+    def memory_peak_bytes(self) -> int:
+        """Of all its processes and files together; known at its end."""
+        return self._usage.memory_peak_bytes
 
     def read(self, on_end: Callable[[], None]) -> "Reading":
         """Keep log and outputs until somebody has read them, also when the job is forgotten.
@@ -260,9 +302,9 @@ class Job:
 
     def wall_seconds(self, now: Moment) -> float:
         """How long it ran, or has been running."""
-        if self.started is None:
-            return 0.0
-        return (self.ended or now).monotonic - self.started.monotonic
+        if self.is_over:
+            return self._usage.wall_usec / 1e6
+        return now.monotonic - self.started.monotonic if self.started else 0.0
 
 
 class Forgotten(Exception):
@@ -305,12 +347,3 @@ class Reading(MemoryFile):
 def _name_bytes(path: str) -> int:
     """About what a file costs that we only know of."""
     return 300 + len(path)
-
-
-def _hash(manifest: Manifest, bundle: Bundle) -> str:
-    """Over everything that was asked: every file with its name and mode, and the manifest."""
-    asked = msgspec.structs.asdict(msgspec.structs.replace(manifest, warnings=()))
-    files = sorted((member.path, member.mode, member.sha256) for member in bundle.members)
-    # Escaped to ASCII: a name in an archive need not be text.
-    text = json.dumps({"files": files, "manifest": asked}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

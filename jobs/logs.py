@@ -6,6 +6,7 @@ what it missed. Positions count the bytes of both streams in the order in which 
 number says how far somebody has read, and everything that follows it is the same for everybody.
 """
 
+import hashlib
 from array import array
 from bisect import bisect_right
 from typing import NamedTuple
@@ -70,6 +71,16 @@ class Stream:
             self._ring[at : at + len(part)] = part
             self._ringed += len(part)
             view = view[len(part) :]
+
+    def digest(self) -> str:
+        """SHA-256 in hex of what is kept, as a reader gets it from the beginning to the end."""
+        digest = hashlib.sha256(self._head)
+        is_full = self._ring and len(self._ring) == self._ring_cap
+        at = self._ringed % self._ring_cap if is_full else 0
+        with memoryview(self._ring) as ring:
+            digest.update(ring[at:])
+            digest.update(ring[:at])
+        return digest.hexdigest()
 
     def read(self, offset: int, size: int) -> Piece:
         """At most `size` bytes from `offset` on; from behind the gap when `offset` is in it."""
@@ -166,6 +177,10 @@ class JobLog:
     def read(self, stream: str, offset: int = 0, size: int = 64 * 1024) -> Piece:
         """The next piece from `offset` on; empty at the end."""
         return self._streams[stream].read(offset, size)
+
+    def digest(self, stream: str) -> str:
+        """SHA-256 in hex of all that is kept of it. Takes a while for a long one."""
+        return self._streams[stream].digest()
 
     def total(self, stream: str) -> int:
         return self._streams[stream].total

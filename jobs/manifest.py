@@ -53,6 +53,8 @@ NO_ENVIRONMENT = (None, "", "default")  # what earlier clients call having none
 
 ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 ENV_REFUSED = r"LD_.*|GLIBC_TUNABLES|PATH|MALLOC_.*"  # change what is run
+NONCE_LETTERS = 128
+_NONCE = re.compile(rf"[ -~]{{0,{NONCE_LETTERS}}}")
 _ENV_NAME = re.compile(ENV_NAME, re.ASCII)
 _ENV_REFUSED = re.compile(ENV_REFUSED, re.ASCII)
 
@@ -82,6 +84,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     ttl: int  # seconds from the end until it is forgotten; 0: as this server has it
     burn_after_read: bool = False  # it is forgotten as soon as all that it left was read once
     stdin_live: bool = False  # more may be sent to its stdin while it runs
+    nonce: str = ""  # comes back in the receipt
     warnings: tuple[str, ...] = ()  # what was asked and left out
 
     @property
@@ -113,6 +116,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: int | float | UnsetType = UNSET
     ttl: int | UnsetType = UNSET
     burn_after_read: bool = False
+    nonce: str = ""
     warnings: tuple[str, ...] = ()
 
     def settle(
@@ -131,6 +135,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
                 runtime = _runtime_of(entrypoint, runtimes)
         with faults:
             _bound_words(self.args, self.env, self.outputs)
+        with faults:
+            if not _NONCE.fullmatch(self.nonce):
+                _refuse(
+                    f"nonce must be at most {NONCE_LETTERS} printable ASCII characters",
+                    at=pointer("nonce"),
+                )
         for name in self.env:
             with faults:
                 _check_variable(name)
@@ -164,6 +174,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             cpu_seconds=float(numbers["cpu_seconds"]),
             ttl=int(numbers["ttl"]),
             burn_after_read=self.burn_after_read,
+            nonce=self.nonce,
             warnings=self.warnings,
         )
 
@@ -247,6 +258,7 @@ _MUST_BE = {
     "cpu_seconds": "a number of seconds",
     "ttl": "a whole number of seconds",
     "burn_after_read": "true or false",
+    "nonce": "a string",
 }
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from jobs.job import Job
+from jobs.manifest import Manifest
+from jobs.terms import Terms
 from sandbox.model import MIB, Inspection, Limits, Result
 from sandbox.runtimes import Runtime
 from sandbox.sandbox import Sandbox
@@ -21,6 +23,9 @@ class Runner(Protocol):
     @property
     def walls(self) -> Mapping[str, object]:
         """What stands around a job, for /health."""
+
+    def terms(self, manifest: Manifest) -> Terms:
+        """What a job of this manifest will be run with."""
 
     async def inspect(self, archive: int, on_cpu: Callable[[float], None]) -> Inspection:
         """What is in the archive; `on_cpu` hears how many CPU-seconds it took to know.
@@ -41,9 +46,18 @@ class Runner(Protocol):
 class SandboxRunner:
     """Runs jobs through the launcher of this machine."""
 
-    def __init__(self, sandbox: Sandbox, runtimes: Mapping[str, Runtime]) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        runtimes: Mapping[str, Runtime],
+        versions: Mapping[str, str],
+        log_bytes: int,
+    ) -> None:
+        """`versions`: what each runtime says it is; `log_bytes`: kept of each log."""
         self._sandbox = sandbox
         self._runtimes = runtimes
+        self._versions = versions
+        self._log_bytes = log_bytes
 
     @property
     def alive(self) -> bool:
@@ -56,14 +70,18 @@ class SandboxRunner:
     async def inspect(self, archive: int, on_cpu: Callable[[float], None]) -> Inspection:
         return await self._sandbox.inspect(archive, on_cpu)
 
-    async def run(self, job: Job) -> Result:
-        manifest = job.manifest
-        runtime = self._runtimes[manifest.interpreter]
+    def terms(self, manifest: Manifest) -> Terms:
         limits = Limits(
             memory_bytes=manifest.memory_mb * MIB,
             cpu_seconds=manifest.cpu_seconds,
             wall_seconds=manifest.timeout,
         )
+        version = self._versions[manifest.interpreter]
+        return Terms(manifest.interpreter, version, limits, self._log_bytes)
+
+    async def run(self, job: Job) -> Result:
+        manifest, limits = job.manifest, job.terms.limits
+        runtime = self._runtimes[manifest.interpreter]
         return await self._sandbox.run(
             runtime.command(manifest.entrypoint, manifest.args, manifest.env, limits),
             job.bundle,

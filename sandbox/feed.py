@@ -11,6 +11,7 @@ filter allows moves pages out of it.
 """
 
 import asyncio
+import hashlib
 import os
 from typing import Final
 
@@ -27,6 +28,12 @@ class Feed:
         self._is_stuck = False  # the pipe is full, and the loop tells when it is not
         self.is_open = True  # more may be put
         self.taken = 0  # bytes that were put
+        self._digest = hashlib.sha256()  # of these
+
+    @property
+    def sha256(self) -> str:
+        """In hex, over all that was put until now."""
+        return self._digest.hexdigest()
 
     @property
     def waiting(self) -> int:
@@ -43,6 +50,7 @@ class Feed:
         its stdin, that closes the feed.
         """
         self.taken += len(data)
+        self._digest.update(data)
         self._waiting += data
         self._write()
 

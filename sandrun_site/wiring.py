@@ -40,9 +40,11 @@ async def open_site(
         raise SandboxError("walls", 0, f"{', '.join(missing)} cannot be had")
     interpreters = await probe(sandbox, runtimes.load())
     usable = {name: known.runtime for name, known in interpreters.items()}
-    engine = Engine(SandboxRunner(sandbox, usable), config)
+    versions = {name: known.version for name, known in interpreters.items()}
+    runner = SandboxRunner(sandbox, usable, versions, config.log_bytes)
+    engine = Engine(runner, config, identity=identity)
     engine.start()
-    return Site(config, engine, interpreters, hosts, identity)
+    return Site(config, engine, interpreters, hosts)
 
 
 async def probe(sandbox: Sandbox, candidates: Mapping[str, Runtime]) -> dict[str, Interpreter]:

@@ -1,14 +1,21 @@
 """Stand-ins above the sandbox: a Runner that runs nothing, and a clock that a test moves."""
 
 import asyncio
+import base64
 import hashlib
 import os
 from collections.abc import Callable, Mapping
 
+from nacl.signing import SigningKey
+
 from jobs.job import Job, Moment
+from jobs.manifest import Manifest
+from jobs.terms import Terms
 from sandbox.model import (
     EXIT,
+    MIB,
     Inspection,
+    Limits,
     Member,
     Output,
     Outputs,
@@ -62,14 +69,43 @@ def result(
     )
 
 
+class InProcessIdentity:
+    """Signs as the signer does, but here; with `hold`, not before `release` is called."""
+
+    def __init__(self, hold: bool = False) -> None:
+        self.key = SigningKey(b"a seed that everybody knows, 32.")
+        self.worker_id = base64.b64encode(bytes(self.key.verify_key)).decode()
+        self.signed: list[bytes] = []
+        self.is_asked = asyncio.Event()
+        self.error: Exception | None = None
+        self._gate = asyncio.Event()
+        if not hold:
+            self._gate.set()
+
+    def release(self) -> None:
+        self._gate.set()
+
+    async def sign(self, statement: bytes) -> bytes:
+        self.signed.append(statement)
+        self.is_asked.set()
+        await self._gate.wait()
+        if self.error:
+            raise self.error
+        kind = "application/vnd.in-toto+json"
+        head = f"DSSEv1 {len(kind)} {kind} {len(statement)} ".encode()
+        return self.key.sign(head + statement).signature
+
+
 class FakeRunner:
     """Ends every job at once as its fields say; with `hold`, not before `release` is called."""
 
-    def __init__(self, hold: bool = False) -> None:
+    def __init__(self, hold: bool = False, log_bytes: int = 10 * MIB) -> None:
         self.alive = True
         self.walls: dict[str, object] = {"cgroup": {"memory": "fake"}}
         self.ran: list[Job] = []
         self.closed = False
+        self.version = "Fake 1.0"
+        self.log_bytes = log_bytes
         self.stdout = b""
         self.stderr = b""
         self.verdict: dict[str, object] = {}
@@ -86,6 +122,14 @@ class FakeRunner:
 
     def release(self) -> None:
         self._gate.set()
+
+    def terms(self, manifest: Manifest) -> Terms:
+        limits = Limits(
+            memory_bytes=manifest.memory_mb * MIB,
+            cpu_seconds=manifest.cpu_seconds,
+            wall_seconds=manifest.timeout,
+        )
+        return Terms(manifest.interpreter, self.version, limits, self.log_bytes)
 
     async def inspect(self, archive: int, on_cpu: Callable[[float], None]) -> Inspection:
         on_cpu(self.inspection_seconds)

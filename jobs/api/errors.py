@@ -22,6 +22,7 @@ _STATUS: dict[type[errors.Rejected], int] = {
     errors.UnsupportedUpload: 415,
     errors.UnknownJob: 404,
     errors.UnknownFile: 404,
+    errors.Unsigned: 404,
     errors.Foreign: 403,
     errors.NotOwner: 403,
     errors.NotOver: 409,

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from jobs.conf import Config
 from jobs.engine import Engine
-from jobs.identity import Identity
 from jobs.manifest import Bounds
 from sandbox.runtimes import Runtime
 
@@ -28,7 +27,6 @@ class Site(NamedTuple):
     engine: Engine
     interpreters: Mapping[str, Interpreter]
     hosts: tuple[str, ...]  # names that a request may call us by, as in ALLOWED_HOSTS
-    identity: Identity | None = None  # who signs receipts, when there is a worker key
 
     @property
     def bounds(self) -> Bounds:

@@ -16,6 +16,7 @@ urlpatterns = [
     path("status/<str:job_id>", views.status),
     path("logs/<str:job_id>", views.logs),
     path("outputs/<str:job_id>", views.outputs),
+    path("receipt/<str:job_id>", views.receipt),
     path("download/<str:job_id>", views.download_all),
     re_path(r"(?s)\Adownload/(?P<job_id>[^/]+)/(?P<name>.+)\Z", views.download),
     path("jobs/<str:job_id>", views.delete),

@@ -26,15 +26,17 @@ from jobs import archives, bundle, manifest
 from jobs.api import live, paths, ranges, wire
 from jobs.api.clients import View, client_of, quota_headers, rated
 from jobs.api.errors import refuse
-from jobs.api.filetypes import served_type_of
 from jobs.api.site import Site, site_of
 from jobs.api.uploads import STDIN_BYTES, Form, body_of, key_of, read_form, read_run
 from jobs.api.wire import reply
-from jobs.errors import NotOver, Rejected, UnknownFile
+from jobs.errors import NotOver, Rejected, UnknownFile, Unsigned
+from jobs.filetypes import served_type_of
 from jobs.job import LOG, Job, Reading
 from jobs.logs import STREAMS
 from jobs.manifest import quoted
 from jobs.memory import MemoryFile, in_thread
+from jobs.names import raw_path, shown
+from jobs.receipt import MEDIA_TYPE
 from jobs.similar import did_you_mean, nearest
 from jobs.stdin import send as send_stdin
 
@@ -316,6 +318,22 @@ async def outputs(request: HttpRequest, job_id: str) -> HttpResponse:
 
 @methods("GET")
 @rated("read_rate")
+async def receipt(request: HttpRequest, job_id: str) -> HttpResponse:
+    """What this server signed about the job."""
+    site = site_of(request)
+    job = site.engine.store.find(job_id)
+    if not site.engine.identity:
+        raise Unsigned("This server signs nothing", "It was started without --worker-key.")
+    if not job.is_over:
+        raise NotOver("The job is not over, so there is no receipt", "Ask /status with ?wait=60.")
+    if not job.receipt:
+        raise Unsigned("This job has no receipt", f"{job.error}.")
+    headers = {"Content-Disposition": disposition(f"{job.id}.receipt.json".encode())}
+    return HttpResponse(job.receipt.envelope, content_type=MEDIA_TYPE, headers=headers)
+
+
+@methods("GET")
+@rated("read_rate")
 async def download(request: HttpRequest, job_id: str, name: str) -> HttpResponse:
     """One output, or a part of it. It is looked up in the list of what was collected; no file is
     opened by name.
@@ -338,7 +356,7 @@ async def download(request: HttpRequest, job_id: str, name: str) -> HttpResponse
         "Accept-Ranges": "bytes",
         "ETag": etag,
         "Content-Length": str(stop - start),
-        "Content-Disposition": disposition(wire.raw_path(output.path)),
+        "Content-Disposition": disposition(raw_path(output.path)),
         "Content-Security-Policy": "sandbox; default-src 'none'",
     }
     if part:
@@ -389,7 +407,7 @@ def _where_files_are(job: Job, asked: str) -> str:
         return f"The job is not over, so it has none yet: ask /status/{job.id}?wait=60 first."
     if not job.outputs:
         return "The job left no files: none that it made, or none that 'outputs' asks for."
-    close = [quoted(wire.shown(path)) for path in nearest(asked, job.outputs)]
+    close = [quoted(shown(path)) for path in nearest(asked, job.outputs)]
     return f"{did_you_mean(close)} All are in /outputs/{job.id}.".lstrip()
 
 

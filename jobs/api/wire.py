@@ -7,24 +7,25 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import islice
-from urllib.parse import quote
 
 import msgspec
 from django.http import HttpResponse
 
-from jobs.api.filetypes import mime_type_of, type_of
 from jobs.api.site import Site
 from jobs.conf import Config
 from jobs.engine import Engine
 from jobs.errors import Reason, in_full
+from jobs.filetypes import mime_type_of, type_of
 from jobs.job import Job, Moment
 from jobs.logs import STREAMS, JobLog
+from jobs.names import encoded, shown
 from jobs.runner import Runner
 from sandbox.model import MIB, Output
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 TEXT = "text/plain; charset=utf-8"
+PIECE_BYTES = 64 * 1024
 
 
 def reply(
@@ -155,10 +156,15 @@ def health(site: Site) -> dict[str, object]:
     runner = site.engine.runner
     return {
         "status": "healthy" if runner.alive else "unhealthy",
-        "worker_id": None,
+        "worker_id": _worker_id(site.engine),
         "sandbox": runner.walls if runner.alive else {},
         "degraded": _missing(runner) if runner.alive else [],
     }
+
+
+def _worker_id(engine: Engine) -> str | None:
+    """Who signs here."""
+    return engine.identity.worker_id if engine.identity else None
 
 
 def _missing(runner: Runner) -> object:
@@ -195,6 +201,7 @@ def whole(engine: Engine, job: Job, more: Mapping[str, object]) -> Iterator[byte
     """/status with `more`, and with the logs and outputs, in pieces."""
     return _object(
         {**_status(engine, job), **more},
+        receipt=_receipt(job),
         output_files=_output_files(job),
         logs=log_json(job.log),
         outputs=_output_list(job),
@@ -203,10 +210,16 @@ def whole(engine: Engine, job: Job, more: Mapping[str, object]) -> Iterator[byte
 
 def status(engine: Engine, job: Job) -> Iterator[bytes]:
     """/status, in pieces: ten thousand outputs take the loop a tenth of a second."""
-    return _object(_status(engine, job), output_files=_output_files(job))
+    return _object(_status(engine, job), receipt=_receipt(job), output_files=_output_files(job))
 
 
-RESULT_BYTES = 32 * 1024  # of outputs in a result that is one message
+def _receipt(job: Job) -> Iterator[bytes]:
+    envelope = job.receipt.envelope if job.receipt else b"null"
+    for at in range(0, len(envelope), PIECE_BYTES):
+        yield envelope[at : at + PIECE_BYTES]
+
+
+RESULT_BYTES = 32 * 1024  # of outputs, and of the receipt, in a result that is one message
 
 
 def result(engine: Engine, job: Job) -> dict[str, object]:
@@ -219,8 +232,10 @@ def result(engine: Engine, job: Job) -> dict[str, object]:
         if size > RESULT_BYTES:
             break
         listed.append(msgspec.Raw(entry))
+    receipt = job.receipt.envelope if job.receipt else b"null"
     return {
         **_status(engine, job),
+        "receipt": msgspec.Raw(receipt if len(receipt) <= RESULT_BYTES else b"null"),
         "outputs": listed,
         "total_files": len(job.outputs),
         "outputs_complete": len(listed) == len(job.outputs),
@@ -277,17 +292,20 @@ def _status(engine: Engine, job: Job) -> dict[str, object]:
         "queue_position": engine.position(job),
         "execution_metadata": _execution(job, now),
         "job_hash": job.hash,
-        "worker_metadata": {"worker_id": None, "signature": None},
+        "worker_metadata": {
+            "worker_id": _worker_id(engine),
+            "signature": job.receipt.signature if job.receipt else None,
+        },
         **_usage(job, now),
         "reason": job.reason,
         "signal": result.verdict.signal if result else None,
-        "stage": _stage(job),
-        "limits_hit": list(job.limits_hit),
+        "stage": job.stage(result),
+        "limits_hit": job.limits_hit(result),
         # Only where there is one: an earlier client takes the key itself for a failed request.
         **({"error": job.error} if job.error else {}),
         # Only where something is: where all stand, there is nothing to know.
         **({"walls_missing": missing} if (missing := _missing(engine.runner)) else {}),
-        "warnings": [*job.manifest.warnings, *(result.notes if result else ())],
+        "warnings": job.warnings(result),
         "created_at": instant(job.created.wall),
         "expires_at": instant(engine.expires_at(job)),
     }
@@ -295,13 +313,13 @@ def _status(engine: Engine, job: Job) -> dict[str, object]:
 
 def _execution(job: Job, now: Moment) -> dict[str, object]:
     verdict = job.result.verdict if job.result else None
-    peak = job.result.usage.memory_peak_bytes if job.result else 0
+    peak = job.memory_peak_bytes
     code = verdict.exit_code if verdict else None
     return {
         "cpu_seconds": job.cpu_seconds,
         "memory_peak_bytes": peak,
         "memory_peak_mb": peak // MIB,
-        "wall_time_ms": round(_wall_seconds(job, now) * 1000),
+        "wall_time_ms": round(job.wall_seconds(now) * 1000),
         # 0 before the end and -1 without an exit code: what the earlier system says
         "exit_code": code if code is not None else (-1 if job.is_over else 0),
         "environment": job.manifest.environment,
@@ -316,25 +334,13 @@ def usage(engine: Engine, job: Job) -> dict[str, object]:
 
 def _usage(job: Job, now: Moment) -> dict[str, object]:
     """The same figures under the names by which various clients look for them."""
-    peak = job.result.usage.memory_peak_bytes if job.result else 0
-    cpu, wall = job.cpu_seconds, _wall_seconds(job, now)
+    peak, cpu, wall = job.memory_peak_bytes, job.cpu_seconds, job.wall_seconds(now)
     return {
         "metrics": {"cpu_seconds": cpu, "memory_mb": peak // MIB, "wall_seconds": round(wall, 6)},
         "cpu_seconds": cpu,
         "memory_bytes": peak,
         "wall_time": round(wall * 1000),  # the page that reads it writes "ms" behind it
     }
-
-
-def _wall_seconds(job: Job, now: Moment) -> float:
-    return job.result.usage.wall_usec / 1e6 if job.result else job.wall_seconds(now)
-
-
-def _stage(job: Job) -> str | None:
-    """Which part of the command ended it: a compiler, or the program itself."""
-    if not job.result:
-        return None
-    return "compile" if job.result.verdict.step < job.manifest.steps - 1 else "run"
 
 
 # ---- its outputs
@@ -382,18 +388,8 @@ def _output(job: Job, output: Output) -> dict[str, object]:
         "type": type_of(output.path),
         "mime_type": mime_type_of(output.path),
         "sha256": output.sha256,
-        "download_url": f"/download/{job.id}/{quote(raw_path(output.path))}",
+        "download_url": f"/download/{job.id}/{encoded(output.path)}",
     }
-
-
-def raw_path(path: str) -> bytes:
-    """The bytes that the job named its file with, which need not be text."""
-    return path.encode("utf-8", "surrogateescape")
-
-
-def shown(path: str) -> str:
-    """`path` as text; what is no text is written as an escape."""
-    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def size_formatted(size: float) -> str:

@@ -49,7 +49,7 @@ class EngineCase(unittest.IsolatedAsyncioTestCase):
 
     async def asyncSetUp(self) -> None:
         self.clock = ManualClock()
-        self.runner = FakeRunner(hold=self.hold)
+        self.runner = FakeRunner(self.hold, self.config.log_bytes)
         self.engine = Engine(self.runner, self.config, self.clock)
         self.addAsyncCleanup(self.engine.close)
 
@@ -105,7 +105,8 @@ class Running(EngineCase):
 
     async def test_a_truncated_log_is_a_limit_that_was_hit(self) -> None:
         self.runner.stdout = bytes((10 << 20) + 1)
-        self.assertEqual((await self.run_one()).limits_hit, ("log",))
+        job = await self.run_one()
+        self.assertEqual(job.limits_hit(job.result), ("log",))
 
 
 class Waiting(EngineCase):

@@ -5,7 +5,6 @@ another one, or lacks one.
 from collections.abc import Mapping
 
 from jobs.api import wire
-from jobs.api.filetypes import TYPES
 from jobs.api.openapi.notation import REASONS
 from jobs.api.openapi.shapes import (
     COUNT,
@@ -25,6 +24,8 @@ from jobs.api.openapi.shapes import (
     table,
     words,
 )
+from jobs.filetypes import TYPES
+from jobs.receipt import PAYLOAD_TYPE
 from sandbox.model import REASONS as ENDS
 
 _PROBLEM = record(
@@ -89,10 +90,24 @@ _SERVER = record(
         ),
     }
 )
+_WORKER_ID: Schema = {
+    "type": "string",
+    "pattern": "^[A-Za-z0-9+/]{43}=$",
+    "description": "The public key (Ed25519) with which this server signs; null: it has none.",
+}
+_SIGNATURE: Schema = {"type": "string", "pattern": "^[A-Za-z0-9+/]{86}==$"}
+_BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
+_ENVELOPE = record(
+    {
+        "payload": {**_BASE64, "description": "An in-toto Statement: see docs/receipts.md."},
+        "payloadType": {"const": PAYLOAD_TYPE},
+        "signatures": array(record({"keyid": _WORKER_ID, "sig": _SIGNATURE}), minItems=1),
+    }
+)
 _HEALTH = record(
     {
         "status": words("healthy", "unhealthy"),
-        "worker_id": NULL,
+        "worker_id": either(_WORKER_ID, NULL),
         "sandbox": {"type": "object", "description": "The walls that stand around every job."},
         "degraded": array({**TEXT, "description": "A wall that this machine lacks."}),
     }
@@ -163,8 +178,20 @@ _BARE_STATUS: dict[str, Schema] = {
             "interpreter": TEXT,
         }
     ),
-    "job_hash": {**SHA256, "description": "Over the manifest and every file, its name and mode."},
-    "worker_metadata": record({"worker_id": NULL, "signature": NULL}),
+    "job_hash": {
+        **SHA256,
+        "description": "Over all that decides what runs: every file with its name and mode, the "
+        "program's words, interpreter and limits.",
+    },
+    "worker_metadata": record(
+        {
+            "worker_id": either(_WORKER_ID, NULL),
+            "signature": {
+                **either(_SIGNATURE, NULL),
+                "description": "That of the receipt; null before the end.",
+            },
+        }
+    ),
     "metrics": record({"cpu_seconds": NUMBER, "memory_mb": COUNT, "wall_seconds": NUMBER}),
     "cpu_seconds": NUMBER,
     "memory_bytes": COUNT,
@@ -191,7 +218,15 @@ _FILE: dict[str, Schema] = {
     "sha256": SHA256,
     "type": words(*TYPES, "other"),
 }
-_STATUS: dict[str, Schema] = {**_BARE_STATUS, "output_files": table(record(_FILE))}
+_RECEIPT: Schema = {
+    **either(ref("Envelope"), NULL),
+    "description": "Signed by this server; null before the end, and when it has no key.",
+}
+_STATUS: dict[str, Schema] = {
+    **_BARE_STATUS,
+    "receipt": _RECEIPT,
+    "output_files": table(record(_FILE)),
+}
 _OUTPUT = record(
     {
         "name": TEXT,
@@ -234,6 +269,11 @@ _OUTPUTS = record(
 
 
 _RESULT: dict[str, Schema] = {
+    "receipt": {
+        **_RECEIPT,
+        "description": "The receipt; null where it is longer than "
+        f"{wire.RESULT_BYTES // 1024} KiB too: then it is at /receipt.",
+    },
     "outputs": array(
         ref("Output"), description=f"The first {wire.RESULT_BYTES // 1024} KiB of them."
     ),
@@ -307,6 +347,7 @@ ANSWERS: dict[str, Schema] = {
     "Logs": _LOGS,
     "Outputs": _OUTPUTS,
     "Output": _OUTPUT,
+    "Envelope": _ENVELOPE,
     "Taken": record(
         {
             "job_id": JOB_ID,

@@ -17,6 +17,7 @@ REASONS: dict[str, tuple[int, ...]] = {
     "foreign_origin": (403,),
     "unknown_job": (404,),
     "unknown_file": (404,),
+    "unsigned": (404,),
     "unknown_path": (404,),
     "method_not_allowed": (405,),
     "timeout": (408,),

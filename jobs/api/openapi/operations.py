@@ -15,6 +15,7 @@ from jobs.api.openapi.notation import (
 from jobs.api.openapi.shapes import BINARY, JOB_ID, TEXT, Schema, ref, words
 from jobs.api.views import WAIT_SECONDS
 from jobs.conf import MIB, Config
+from jobs.receipt import MEDIA_TYPE
 
 _RATED = ("rate_limited",)
 _JOB = (*_RATED, "unknown_job", "unknown_path")
@@ -63,6 +64,7 @@ def paths(config: Config, manifest: Schema) -> Object:
         "/submit": {"post": _submit(config)},
         "/run": {"post": _run(manifest)},
         **_job(),
+        **_receipt(),
         **_download(),
         **_owner(),
         "/stream/{job_id}": {"get": _socket("stream")},
@@ -272,6 +274,19 @@ def _job() -> Object:
                 parameters=[_ID],
             )
         },
+    }
+
+
+def _receipt() -> Object:
+    return {
+        "/receipt/{job_id}": {
+            "get": operation(
+                *("receipt", "job", "What this server signed about the job, once it is over"),
+                {200: answer("A DSSE envelope", {MEDIA_TYPE: ref("Envelope")})},
+                (*_JOB, "unsigned", "not_over"),
+                parameters=[_ID],
+            )
+        }
     }
 
 

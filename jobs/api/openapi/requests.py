@@ -84,6 +84,7 @@ _SAYS = {
     "ttl": "Seconds from the job's end until it is forgotten.",
     "burn_after_read": "Forgotten sooner: as soon as its log was read to the end and every output "
     "was downloaded.",
+    "nonce": "Comes back in the receipt, which so belongs to this submission and no other.",
 }
 
 UPLOAD: Schema = {

@@ -1,0 +1,98 @@
+"""Statement: what is signed of a job that is over, as in-toto has it. Integers and texts only, so
+that no reader of JSON rounds anything; docs/receipts.md says what each is.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from jobs.filetypes import type_of
+from jobs.job import Ending, Job
+from jobs.logs import STREAMS
+from jobs.names import encoded
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "urn:sandrun:receipt:v1"
+
+_OUTPUT_BYTES = 250  # about what an output is in a statement
+
+
+def work(job: Job, ending: Ending) -> int:
+    """About how many bytes `write` has to look at."""
+    outputs = ending.result.outputs.files if ending.result else ()
+    return job.log.kept_bytes + _OUTPUT_BYTES * len(outputs)
+
+
+def write(job: Job, ending: Ending, worker_id: str, walls: Mapping[str, object]) -> bytes:
+    """What is true of `job` once it has ended so. Reads its whole log."""
+    result = ending.result
+    outputs = result.outputs.files if result else ()
+    subject = [
+        {
+            "name": f"logs/{stream}",
+            "digest": {"sha256": job.log.digest(stream)},
+            "annotations": {"bytes": job.log.total(stream) - job.log.dropped(stream)},
+        }
+        for stream in STREAMS
+    ]
+    subject += [
+        {
+            "name": f"outputs/{encoded(output.path)}",
+            "digest": {"sha256": output.sha256},
+            "annotations": {
+                "bytes": output.size,
+                "mode": f"{output.mode:04o}",
+                "type": type_of(output.path),
+            },
+        }
+        for output in outputs
+    ]
+    subject.sort(key=lambda entry: str(entry["name"]))
+    verdict, started = result.verdict if result else None, job.started
+    feed = job.feed
+    predicate = {
+        "worker": worker_id,
+        "job": {
+            "id": job.id,
+            "nonce": job.manifest.nonce or None,
+            "created": int(job.created.wall),
+            "started": int(started.wall) if started else None,
+            "ended": int(ending.at.wall),
+            "expires": int(ending.at.wall + job.ttl_seconds),
+        },
+        "input": {
+            "sha256": job.hash,
+            "stdin": {"bytes": feed.taken, "sha256": feed.sha256} if feed else None,
+        },
+        "environment": job.manifest.environment,
+        "interpreter": {"name": job.terms.interpreter, "version": job.terms.version},
+        "limits": job.terms.limits_in_integers(),
+        "walls": walls if result else None,
+        "verdict": {
+            "status": ending.state,
+            "reason": ending.reason,
+            "exit_code": verdict.exit_code if verdict else None,
+            "signal": verdict.signal if verdict else None,
+            "stage": job.stage(result),
+            "limits_hit": job.limits_hit(result),
+            "error": ending.error,
+        },
+        "usage": ending.usage._asdict(),
+        "logs": {
+            stream: {"bytes": job.log.total(stream), "dropped": job.log.dropped(stream)}
+            for stream in STREAMS
+        },
+        "outputs": {
+            "bytes": sum(output.size for output in outputs),
+            "files": len(outputs),
+            "truncated": bool(result and result.outputs.truncated),
+        },
+        "warnings": job.warnings(result),
+    }
+    whole = {
+        "_type": STATEMENT,
+        "predicateType": PREDICATE,
+        "subject": subject,
+        "predicate": predicate,
+    }
+    return msgspec.json.encode(whole, order="sorted")
