@@ -4,10 +4,11 @@ from django.urls import include, path, re_path
 
 import frontend.views
 from jobs.api import views
+from jobs.api.asked import methods
 
 urlpatterns = [
     path("", views.front_door(frontend.views.page)),
-    path("static/<path:name>", views.methods("GET")(frontend.views.asset(views.not_found))),
+    path("static/<path:name>", methods("GET")(frontend.views.asset(views.not_found))),
     path("", include("jobs.api.urls")),
     re_path(r"(?s)\A.*\Z", views.not_found),
 ]

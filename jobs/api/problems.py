@@ -4,8 +4,10 @@ from pathlib import Path
 
 from django.http import HttpRequest, HttpResponse
 
-from jobs.api import views, wire
+from jobs.api import wire
+from jobs.api.asked import methods
 from jobs.api.clients import rated
+from jobs.api.views import not_found
 
 _DOCUMENT = Path(__file__).resolve().parents[2] / "docs/problems.md"
 
@@ -18,7 +20,7 @@ def _pages() -> dict[str, str]:
 PAGES = _pages()  # by reason: read once, so that no path in a URL opens anything
 
 
-@views.methods("GET")
+@methods("GET")
 @rated("read_rate")
 async def listed(request: HttpRequest) -> HttpResponse:
     """Every reason, with the first paragraph of its page."""
@@ -27,9 +29,9 @@ async def listed(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"{text}\n", content_type=wire.TEXT)
 
 
-@views.methods("GET")
+@methods("GET")
 @rated("read_rate")
 async def page(request: HttpRequest, reason: str) -> HttpResponse:
     if reason not in PAGES:
-        return await views.not_found(request)
+        return await not_found(request)
     return HttpResponse(f"{PAGES[reason]}\n", content_type=wire.TEXT)

@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from jobs.api import openapi, problems, views
+from jobs.api import downloads, openapi, problems, views
 
 urlpatterns = [
     path("submit", views.submit),
@@ -15,10 +15,10 @@ urlpatterns = [
     path("openapi.json", openapi.openapi),
     path("status/<str:job_id>", views.status),
     path("logs/<str:job_id>", views.logs),
-    path("outputs/<str:job_id>", views.outputs),
-    path("receipt/<str:job_id>", views.receipt),
-    path("download/<str:job_id>", views.download_all),
-    re_path(r"(?s)\Adownload/(?P<job_id>[^/]+)/(?P<name>.+)\Z", views.download),
+    path("outputs/<str:job_id>", downloads.outputs),
+    path("receipt/<str:job_id>", downloads.receipt),
+    path("download/<str:job_id>", downloads.download_all),
+    re_path(r"(?s)\Adownload/(?P<job_id>[^/]+)/(?P<name>.+)\Z", downloads.download),
     path("jobs/<str:job_id>", views.delete),
     path("jobs/<str:job_id>/cancel", views.cancel),
     path("jobs/<str:job_id>/stdin", views.stdin),

@@ -24,7 +24,7 @@ from django.http import QueryDict
 
 from jobs import bundle
 from jobs import manifest as manifests
-from jobs.api import clients, middleware, uploads, views
+from jobs.api import clients, downloads, middleware, uploads
 from jobs.bundle import Part
 from jobs.errors import InvalidUpload, Rejected
 from jobs.manifest import Bounds
@@ -747,7 +747,7 @@ def guard(data: bytes) -> None:
 def names(data: bytes) -> None:
     """The name of an output in Content-Disposition: one header, and the name comes back."""
     with bounded():
-        header = views.disposition(data)
+        header = downloads.disposition(data)
     check(header.isascii() and header.isprintable(), f"{header!r} is more than a header")
     kind, parameters = uploads._parameters(header)
     check(kind == "attachment" and set(parameters) == {"filename", "filename*"}, header)

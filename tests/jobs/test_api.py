@@ -19,8 +19,10 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import AsyncClient, AsyncRequestFactory
 
 from jobs.api import clients
+from jobs.api.asked import wait_seconds
+from jobs.api.downloads import disposition
 from jobs.api.site import SCOPE_KEY, Interpreter, Site
-from jobs.api.views import TRAILERS_KEY, _wait_seconds, disposition
+from jobs.api.views import TRAILERS_KEY
 from jobs.conf import Config
 from jobs.engine import Engine
 from jobs.errors import Full
@@ -797,7 +799,7 @@ class Watching(ApiCase):
     def test_a_longer_wait_is_the_longest(self) -> None:
         for wait, seconds in (("", 0), ("7", 7), ("0" * 20 + "7", 7), ("9" * 5000, 60)):
             request = AsyncRequestFactory().get("/", {"wait": wait} if wait else {})
-            self.assertEqual(_wait_seconds(request), seconds)
+            self.assertEqual(wait_seconds(request), seconds)
 
     async def test_too_many_query_parameters(self) -> None:
         await self.get(f"/status/{await self.run_one()}?" + "a&" * 5000, 400)
