@@ -56,15 +56,15 @@ class Server:
         return self.process.returncode
 
     def pids(self) -> dict[str, int]:
-        """keeper, launcher, web by name."""
+        """keeper, launcher, web, and signer if there is one, by name."""
         pids = {"keeper": self.process.pid}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
                 if int(stat.read_text().rpartition(")")[2].split()[1]) == self.process.pid:
                     words = (stat.parent / "cmdline").read_text()
-                    pids["launcher" if "sandbox.launcher" in words else "web"] = int(
-                        stat.parent.name
-                    )
+                    ours = ("launcher", "signer")
+                    name = next((name for name in ours if f"sandbox.{name}" in words), "web")
+                    pids[name] = int(stat.parent.name)
             except (FileNotFoundError, ProcessLookupError):
                 continue
         return pids
