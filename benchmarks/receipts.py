@@ -11,7 +11,6 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.journeys.server import REPOSITORY, Server, form  # noqa: E402
+from tests.journeys.server import Server, form, make_key  # noqa: E402
 
 PLENTY = {"SANDRUN_LOG_BYTES": 100 << 20, "SANDRUN_HELD_BYTES": 2 << 30}
 LARGE = {
@@ -45,11 +44,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=300)
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
-        key = f"{folder}/key.pem"
-        subprocess.run(
-            [REPOSITORY / "script/server", "--generate-key", key],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        key = make_key(Path(folder, "key.pem"))
         servers = {
             "without a key": Server("--no-quotas", env=PLENTY),
             "with a key": Server("--no-quotas", "--worker-key", key, env=PLENTY),

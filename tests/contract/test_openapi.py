@@ -16,7 +16,7 @@ import pytest
 import requests
 import schemathesis
 
-from tests.journeys.server import REPOSITORY, Answer, Server
+from tests.journeys.server import REPOSITORY, Answer, Server, make_key
 
 EXAMPLES = int(os.environ.get("CONTRACT_EXAMPLES", "0"))
 FREE = {
@@ -48,6 +48,9 @@ GET /logs/{job_id} 200 application/x-ndjson
 GET /logs/{job_id} 200 text/event-stream
 GET /logs/{job_id} 400 application/problem+json
 GET /outputs/{job_id} 200 application/json
+GET /receipt/{job_id} 200 application/vnd.dsse.envelope.v1+json
+GET /receipt/{job_id} 404 application/problem+json
+GET /receipt/{job_id} 409 application/problem+json
 GET /download/{job_id} 200 application/gzip
 GET /download/{job_id} 200 application/zip
 GET /download/{job_id} 400 application/problem+json
@@ -67,8 +70,8 @@ DELETE /jobs/{job_id} 401 application/problem+json
 
 
 @pytest.fixture
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    server = Server(env=request.param)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    server = Server("--worker-key", make_key(tmp_path / "key.pem"), env=request.param)
     try:
         yield server
     finally:

@@ -138,6 +138,13 @@ class Server:
         return max(times)
 
 
+def make_key(file: Path) -> str:
+    """The path of a new worker key, as an operator makes one."""
+    command = [REPOSITORY / "script/server", "--generate-key", file]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return str(file)
+
+
 def eventually(true: Callable[[], bool], seconds: float) -> bool:
     """Whether it became true in time."""
     deadline = time.monotonic() + seconds

@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 from sandrun.receipt import Receipt, ReceiptError, verify
 
-from tests.journeys.server import REPOSITORY, Client, Server, eventually
+from tests.journeys.server import Client, Server, make_key
 from tests.journeys.test_live import Job
 
 LOG_BYTES = 4096
-KEYGEN = str(REPOSITORY / "script/server"), "--generate-key"
 
 # How a job ends, and the code and manifest for it.
 ENDS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -43,9 +42,7 @@ ENDS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> str:
-    file = str(tmp_path_factory.mktemp("key") / "worker key.pem")
-    subprocess.run([*KEYGEN, file], check=True, stdout=subprocess.DEVNULL)
-    return file
+    return make_key(tmp_path_factory.mktemp("key") / "worker key.pem")
 
 
 @pytest.fixture(scope="module")
@@ -348,4 +345,3 @@ def test_a_key_that_openssl_wrote_is_taken_and_has_the_same_name(tmp_path: Path)
         receipt_of(server, job, worker).check_status(status)
     finally:
         assert server.end() == 0
-    assert eventually(lambda: not server.banner.count(worker), 0)
