@@ -17,4 +17,4 @@ def encoded(path: str) -> str:
 
 def shown(path: str) -> str:
     """`path` as text; what is no text is written as an escape."""
-    return path.encode("utf-8", "backslashreplace").decode()
+    return raw_path(path).decode("utf-8", "backslashreplace")

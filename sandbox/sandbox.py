@@ -616,5 +616,9 @@ def _is_right(file: Output, size: int) -> bool:
 
 
 def _is_path(path: str) -> bool:
-    """Whether it leads below the work directory, and nowhere else."""
+    """Whether it stands for the bytes of a name that leads below the work directory."""
+    try:
+        path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
     return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))

@@ -17,7 +17,9 @@ import pytest
 
 from sandbox import channel
 from sandbox.collect import MAX_DEPTH, MAX_FILES
+from sandbox.errors import SandboxError
 from sandbox.model import MIB, Limits
+from sandbox.sandbox import _checked, _glance
 from tests.sandbox.box import PYTHON, Box, Ran, loose
 
 INPUT = {"in.txt": b"as it was", "data/in.bin": b"\0" * 100}
@@ -445,3 +447,20 @@ def test_files_and_links_exchanged_to_the_last_moment_leak_nothing(box: Box) -> 
         files = whole(ran)
         assert set(files.values()) == {b"mine"}, files
         assert len(files) == 3  # a or b, d/passwd or e/passwd, ready
+
+
+@pytest.mark.parametrize("path", ["\ud800", "a\udc2fb", "/etc/passwd", "..", "a//b", "a\0b", ""])
+def test_a_name_that_stands_for_no_place_below_the_work_directory_is_refused(path: str) -> None:
+    """What inside reports is a claim: a name of half a character would have no bytes to be signed
+    or to be asked for with."""
+    store = channel.memfd("store", b"x")
+    row = [path, 0, 1, "00" * 32, 0o644]
+    try:
+        _checked(store, {"files": [["fine", *row[1:]]], "truncated": False})
+        with pytest.raises(SandboxError):
+            _checked(store, {"files": [row], "truncated": False})
+    finally:
+        os.close(store)
+    _glance({"files": [["fine", 1]], "more": 0})
+    with pytest.raises(ValueError):
+        _glance({"files": [[path, 1]], "more": 0})
