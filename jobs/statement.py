@@ -2,7 +2,7 @@
 that no reader of JSON rounds anything; docs/receipts.md says what each is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -10,6 +10,7 @@ from jobs.filetypes import type_of
 from jobs.job import Ending, Job
 from jobs.logs import STREAMS
 from jobs.names import encoded
+from sandbox.model import Output
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:sandrun:receipt:v1"
@@ -27,27 +28,6 @@ def write(job: Job, ending: Ending, worker_id: str, walls: Mapping[str, object])
     """What is true of `job` once it has ended so. Reads its whole log."""
     result = ending.result
     outputs = result.outputs.files if result else ()
-    subject = [
-        {
-            "name": f"logs/{stream}",
-            "digest": {"sha256": job.log.digest(stream)},
-            "annotations": {"bytes": job.log.total(stream) - job.log.dropped(stream)},
-        }
-        for stream in STREAMS
-    ]
-    subject += [
-        {
-            "name": f"outputs/{encoded(output.path)}",
-            "digest": {"sha256": output.sha256},
-            "annotations": {
-                "bytes": output.size,
-                "mode": f"{output.mode:04o}",
-                "type": type_of(output.path),
-            },
-        }
-        for output in outputs
-    ]
-    subject.sort(key=lambda entry: str(entry["name"]))
     verdict, started = result.verdict if result else None, job.started
     feed = job.feed
     predicate = {
@@ -92,7 +72,36 @@ def write(job: Job, ending: Ending, worker_id: str, walls: Mapping[str, object])
     whole = {
         "_type": STATEMENT,
         "predicateType": PREDICATE,
-        "subject": subject,
+        "subject": msgspec.Raw(_listed(_subject(job, outputs))),
         "predicate": predicate,
     }
     return msgspec.json.encode(whole, order="sorted")
+
+
+def _listed(entries: Iterable[bytes]) -> bytearray:
+    """A JSON list; of ten thousand entries no two are held beside it."""
+    listed = bytearray(b"[")
+    for entry in entries:
+        listed += entry
+        listed += b","
+    listed[-1:] = b"]"
+    return listed
+
+
+def _subject(job: Job, outputs: Iterable[Output]) -> Iterator[bytes]:
+    """Everything that came out, with its hash: both logs, and each output. Sorted by name."""
+    for stream in sorted(STREAMS):
+        kept = job.log.total(stream) - job.log.dropped(stream)
+        yield _entry(f"logs/{stream}", job.log.digest(stream), {"bytes": kept})
+    for name, output in sorted((f"outputs/{encoded(one.path)}", one) for one in outputs):
+        about = {
+            "bytes": output.size,
+            "mode": f"{output.mode:04o}",
+            "type": type_of(output.path),
+        }
+        yield _entry(name, output.sha256, about)
+
+
+def _entry(name: str, sha256: str, about: dict[str, object]) -> bytes:
+    entry = {"annotations": about, "digest": {"sha256": sha256}, "name": name}
+    return msgspec.json.encode(entry, order="sorted")

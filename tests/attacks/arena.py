@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sandrun.receipt import verify
 from tests.journeys.server import Answer, Server, eventually, form, parse, targz
 
 NAMESPACES = ("user", "pid", "net", "mnt", "ipc", "uts", "cgroup")
@@ -54,6 +55,13 @@ def status(path="/proc/self/status"):
 def say(value):
     print(json.dumps(value), flush=True)
 '''
+
+
+# As many as are taken, with names that are as long as names get where they are signed.
+MANY_OUTPUTS = """
+for n in range(10_000):
+    open(b"%05d" % n + bytes(range(128, 256)) + b"\\xff" * 100, "w").close()
+"""
 
 
 class Seen(NamedTuple):
@@ -190,7 +198,8 @@ class Attacker:
         return self.start({"job.tar.gz": targz(files)}, canary=False, **manifest)
 
     def finish(self, job: str) -> Seen:
-        """Wait for its end. It is one end: asked again, it is the same."""
+        """Wait for its end. It is one end: asked again, it is the same; and if the server signs,
+        it has signed all of it."""
         for _ in range(6):  # of a minute
             answer = self.ask("GET", f"/status/{job}?wait=60")
             assert answer.status == 200, answer
@@ -202,6 +211,10 @@ class Attacker:
         again = self.ask("GET", f"/status/{job}").json
         for name in ("status", "reason", "execution_metadata", "signal"):
             assert again[name] == answer.json[name], (name, again, answer.json)
+        if self.server.worker:
+            stdout, stderr = streams
+            receipt = verify(answer.json["receipt"], [self.server.worker], job_id=job)
+            receipt.check_status(answer.json, stdout=stdout, stderr=stderr)
         return Seen(job, answer.json, *streams)
 
     def run(self, files: Mapping[str, bytes], **options: Any) -> Seen:
@@ -255,12 +268,12 @@ class Attacker:
         return self.ask("GET", f"/status/{job}").json["status"] in ("completed", "failed")
 
     def cancel(self, job: str) -> None:
-        answer = self.ask("POST", f"/jobs/{job}/cancel", b"", self._bearer(job))
+        answer = self.ask("POST", f"/jobs/{job}/cancel", b"", self.bearer(job))
         assert answer.status == 200, answer
 
     def delete(self, job: str) -> None:
         """Forget it: at once it is nowhere."""
-        answer = self.ask("DELETE", f"/jobs/{job}", b"", self._bearer(job))
+        answer = self.ask("DELETE", f"/jobs/{job}", b"", self.bearer(job))
         del self.tokens[job]
         assert answer.status == 200, answer
         assert self.ask("GET", f"/status/{job}").status == 404
@@ -281,7 +294,7 @@ class Attacker:
     def _active(self) -> int:
         return int(self.ask("GET", "/stats").json["your_quota"]["active_jobs"])
 
-    def _bearer(self, job: str) -> dict[str, str]:
+    def bearer(self, job: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.tokens[job]}"}
 
 

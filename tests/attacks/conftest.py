@@ -5,14 +5,15 @@ import re
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.attacks import sweep
-from tests.attacks.arena import SESSION, Attacker
+from tests.attacks.arena import MANY_OUTPUTS, SESSION, Attacker
 from tests.attacks.invariants import ALONE, Invariants, KernelLog, Neighbour
 from tests.attacks.wire import crowd_around, full_logs
-from tests.journeys.server import Server
+from tests.journeys.server import Server, make_key
 
 # Nobody is refused for having had much: what is tried here is the sandbox. The quotas are there and
 # count all the same; test_rl.py has servers of its own with those of every day.
@@ -37,13 +38,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Has had its first jobs, so that what it makes once is made. From then on it prints nothing,
-    whatever it is sent; and at its end no canary is anywhere on a disk or in a log."""
+def key() -> Iterator[str]:
+    """A worker key, where a server that is alone in /tmp finds it too."""
+    with TemporaryDirectory(dir="/run") as folder:
+        yield make_key(Path(folder, "key.pem"))
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest, key: str) -> Iterator[Server]:
+    """Signs. Has had its first jobs, so that what it makes once is made. From then on it prints
+    nothing, whatever it is sent; and at its end no canary is anywhere on a disk or in a log."""
     # Without the default, who calls pytest from above this folder has no such option.
     unswept = request.config.getoption("--no-sweep", default=False)
     with nullcontext([]) if unswept else sweep.traces(SESSION) as found:
-        server = Server(prefix=ALONE, env={**GENEROUS, **BAIT})
+        server = Server("--worker-key", key, prefix=ALONE, env={**GENEROUS, **BAIT})
+        server.worker = server.get("/health")["worker_id"]
         said = server.banner
         try:
             _warm_up(server)
@@ -71,7 +80,7 @@ def crowded(server: Server) -> None:
     """Has had many outputs, and a crowd around full logs: what the allocator keeps from then on is
     no growth. For the files whose attacks are as large; before others it would hide what grows."""
     attacker = Attacker(server)
-    attacker.python("for n in range(10_000): open(f'{n}', 'w').close()")
+    attacker.python(MANY_OUTPUTS)
     crowd_around(attacker, full_logs(attacker))
     attacker.leave()
 

@@ -24,6 +24,8 @@ ENDED = ("completed", "failed")
 class Server:
     """One running `script/server`; `end` stops it as Ctrl-C would."""
 
+    worker = ""  # who has to have signed what it tells of jobs, if the test has given it a key
+
     def __init__(
         self,
         *options: str,
