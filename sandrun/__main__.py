@@ -7,6 +7,7 @@ import sys
 _COMMANDS = {
     "doctor": ("sandbox.doctor", "say what this machine lacks for running jobs"),
     "keygen": ("sandbox.key", "make the key with which a worker signs its receipts"),
+    "verify": ("sandrun.verify", "check a receipt, and what was downloaded with it"),
 }
 
 
