@@ -9,6 +9,8 @@ from nacl.bindings import crypto_scalarmult_ed25519_base_noclamp
 
 from tests.receipts.making import pae
 
+ORDER = 2**252 + 27742317777372353535851937790883648493  # of the group
+
 
 def forged(key: bytes, body: Callable[[str], bytes]) -> tuple[bytes, bytes, str]:
     """(payload, signature, worker id) for a key of small order, as OpenSSL accepts it.

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sandrun.key import SMALL_ORDER
-from tests.receipts.forging import forged
+from tests.receipts.forging import ORDER, forged
 from tests.receipts.making import (
     KEY,
     OTHER,
@@ -108,8 +108,7 @@ def _damaged() -> Iterator[dict[str, Any]]:
         ("empty", b""),
     ):
         yield _vector(f"payload: {name}", wrapped(changed, signature, ME), "signature")
-    order = 2**252 + 27742317777372353535851937790883648493
-    large = int.from_bytes(signature[32:], "little") + order
+    large = int.from_bytes(signature[32:], "little") + ORDER
     for name, changed in (
         ("first bit", bytes([signature[0] ^ 1]) + signature[1:]),
         ("last bit", signature[:-1] + bytes([signature[-1] ^ 1])),
