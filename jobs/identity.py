@@ -110,18 +110,17 @@ class Identity:
             if not self._hello.done():
                 self._hello.set_result(None)
             return
-        answer = self._asked.pop(message["id"])
-        self._slots.release()
-        if answer.done():  # nobody waits any more
-            return
+        answer = self._asked[message["id"]]
         if message["op"] == "refused":
-            answer.set_exception(SandboxError("signer", 0, str(message["why"])))
-            return
-        try:
-            answer.set_result(_decoded(message, "signed", "signature", 64))
-        except (KeyError, TypeError, ValueError):
-            answer.set_exception(SandboxError("signer", 0, "it does not speak as agreed"))
-            raise
+            refused = SandboxError("signer", 0, str(message["why"]))
+            if not answer.done():  # else nobody waits any more
+                answer.set_exception(refused)
+        else:
+            signature = _decoded(message, "signed", "signature", 64)
+            if not answer.done():
+                answer.set_result(signature)
+        del self._asked[message["id"]]
+        self._slots.release()
 
     def _gone(self, why: str) -> None:
         if not self._alive:
