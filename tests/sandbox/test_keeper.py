@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.channel import LAUNCHER_FD
+from sandbox import key
+from sandbox.channel import LAUNCHER_FD, SIGNER_FD
+from sandbox.keeper import WORKER_KEY
 from sandbox.model import WEB_UID
 from tests.sandbox.box import REPOSITORY, job_processes, wait_until
 
@@ -25,16 +27,17 @@ SLOW = 10.0 if "um" in os.uname().machine or Path("/proc/exitcode").exists() els
 
 
 @contextmanager
-def running(script: str) -> Iterator[dict[str, int]]:
-    """A job in the middle of its run; the pids of keeper, launcher and web."""
+def running(script: str, **env: str) -> Iterator[dict[str, int]]:
+    """A job in the middle of its run; the pids of keeper, launcher, web and what else there is."""
     keeper = subprocess.Popen(
-        [*RUN, "--", "sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        [*RUN, "--", "sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, **env},
+    )  # fmt: skip
     pids = {"keeper": keeper.pid}
     try:
         assert wait_until(lambda: len(job_processes()) >= 3, 10 * SLOW), "the job did not start"
         for pid in _children(keeper.pid):
-            pids["launcher" if _is_launcher(pid) else "web"] = pid
+            pids["launcher" if _is_launcher(pid) else "signer" if _is_signer(pid) else "web"] = pid
         yield pids
     finally:
         # Whoever outlived the keeper, which some test is about to report, holds its pipes open.
@@ -46,6 +49,10 @@ def running(script: str) -> Iterator[dict[str, int]]:
 
 def _is_launcher(pid: int) -> bool:
     return "sandbox.launcher" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+
+
+def _is_signer(pid: int) -> bool:
+    return "sandbox.signer" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
 
 
 def _children(parent: int) -> list[int]:
@@ -225,3 +232,100 @@ def test_without_root_the_keeper_says_so() -> None:
     )
     done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True)
     assert done.returncode == 1 and "sudo" in done.stderr
+
+
+# --- with a worker key -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def worker_key(tmp_path: Path) -> Path:
+    path = tmp_path / "a folder" / "worker key.pem"
+    path.parent.mkdir()
+    key.make(str(path))
+    return path
+
+
+@pytest.mark.parametrize("victim", ["web", "launcher", "signer", "keeper"])
+def test_with_a_key_too_the_end_of_one_is_the_end_of_all(victim: str, worker_key: Path) -> None:
+    with running("sleep 1000 & sleep 1000", **{WORKER_KEY: str(worker_key)}) as pids:
+        assert set(pids) == {"keeper", "launcher", "web", "signer"}
+        os.kill(pids[victim], signal.SIGKILL)
+        assert wait_until(lambda: not job_processes(), 4 * SLOW)
+        assert wait_until(lambda: all(map(_gone, pids.values())), 4 * SLOW)
+        if victim != "keeper":
+            assert not _cgroups(pids["keeper"])
+    subprocess.run([*RUN, "--", "true"], check=True, capture_output=True)  # removes a dead one's
+
+
+def test_without_a_key_there_is_no_signer_and_nothing_that_names_one() -> None:
+    with running("sleep 1000 & sleep 1000", **{SIGNER_FD: "9", WORKER_KEY: ""}) as pids:
+        assert set(pids) == {"keeper", "launcher", "web"}
+        environ = Path(f"/proc/{pids['web']}/environ").read_text()
+        assert SIGNER_FD not in environ and WORKER_KEY not in environ
+
+
+def test_the_keeper_that_loses_its_signer_says_so(worker_key: Path) -> None:
+    keeper = subprocess.Popen(
+        [*KEEPER, "/bin/sh", "-c", "echo up; exec sleep 60"], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env={**os.environ, WORKER_KEY: str(worker_key)},
+    )  # fmt: skip
+    try:
+        assert keeper.stdout and keeper.stdout.readline() == b"up\n"
+        [signer] = filter(_is_signer, _children(keeper.pid))
+        os.kill(signer, signal.SIGKILL)
+        _, said = keeper.communicate(timeout=10 * SLOW)
+        assert keeper.returncode == 1
+        assert said.endswith(b"sandrun: the signer ended; stopping\n")
+    finally:
+        keeper.kill()
+        keeper.wait()
+
+
+def test_with_a_bad_key_nothing_is_started_and_one_sentence_says_why(worker_key: Path) -> None:
+    worker_key.chmod(0o640)
+    code = f"open({str(worker_key.with_name('started'))!r}, 'w')"
+    for path in (str(worker_key), f"{worker_key}.none"):
+        done = subprocess.run(
+            [*KEEPER, sys.executable, "-c", code], capture_output=True, text=True,
+            env={**os.environ, WORKER_KEY: path},
+        )  # fmt: skip
+        assert done.returncode == 1 and not done.stdout
+        assert done.stderr.startswith(f"sandrun: the worker key {path} ")
+        assert len(done.stderr.splitlines()) == 1
+    assert os.listdir(worker_key.parent) == [worker_key.name]
+
+
+def test_neither_keeper_nor_web_nor_launcher_opens_the_key(worker_key: Path) -> None:
+    """The path is told to nobody but the signer; it may be relative, and have spaces."""
+    show = "import os; print(sorted(n for n in os.environ if n.startswith('SANDRUN')))"
+    log = worker_key.with_name("calls")
+    done = subprocess.run(
+        ["strace", "-f", "-qq", "-o", log, "-e", "trace=%file",
+         *KEEPER, sys.executable, "-c", show],
+        capture_output=True, text=True, cwd=worker_key.parent,
+        env={**os.environ, WORKER_KEY: worker_key.name},
+    )  # fmt: skip
+    assert done.stdout == f"['{LAUNCHER_FD}', '{SIGNER_FD}']\n", done
+    calls = [line.split(None, 1) for line in log.read_text().splitlines()]
+    [opened] = {pid for pid, call in calls if worker_key.name in call and "execve" not in call}
+    [signer] = {pid for pid, call in calls if "sandbox.signer" in call}
+    assert opened == signer
+
+
+def test_a_signal_while_the_signer_starts_ends_the_keeper(worker_key: Path) -> None:
+    """The signer stands still here from its first call on."""
+    keeper = subprocess.Popen(
+        [*KEEPER, "/bin/true"], env={**os.environ, WORKER_KEY: str(worker_key)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert wait_until(lambda: bool(_children(keeper.pid)), 10 * SLOW)
+        with suppress(ProcessLookupError):
+            for pid in _children(keeper.pid):
+                os.kill(pid, signal.SIGSTOP)
+        keeper.send_signal(signal.SIGTERM)
+        keeper.communicate(timeout=10 * SLOW)
+        assert not _children(keeper.pid)
+    finally:
+        keeper.kill()
+        keeper.wait()
