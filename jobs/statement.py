@@ -89,17 +89,17 @@ def _listed(entries: Iterable[bytes]) -> bytearray:
 
 
 def _subject(job: Job, outputs: Iterable[Output]) -> Iterator[bytes]:
-    """Everything that came out, with its hash: both logs, and each output. Sorted by name."""
+    """Everything that came out, with its hash: both logs, and the outputs as they came."""
     for stream in sorted(STREAMS):
         kept = job.log.total(stream) - job.log.dropped(stream)
         yield _entry(f"logs/{stream}", job.log.digest(stream), {"bytes": kept})
-    for name, output in sorted((f"outputs/{encoded(one.path)}", one) for one in outputs):
+    for output in outputs:
         about = {
             "bytes": output.size,
             "mode": f"{output.mode:04o}",
             "type": type_of(output.path),
         }
-        yield _entry(name, output.sha256, about)
+        yield _entry(f"outputs/{encoded(output.path)}", output.sha256, about)
 
 
 def _entry(name: str, sha256: str, about: dict[str, object]) -> bytes:

@@ -42,7 +42,7 @@ async def receipt(request: HttpRequest, job_id: str) -> HttpResponse:
     if not job.receipt:
         raise Unsigned("This job has no receipt", f"{job.error}.")
     headers = {"Content-Disposition": disposition(f"{job.id}.receipt.json".encode())}
-    return HttpResponse(job.receipt.envelope, content_type=MEDIA_TYPE, headers=headers)
+    return answer(site, job, wire.receipt(job), MEDIA_TYPE, headers)
 
 
 @methods("GET")

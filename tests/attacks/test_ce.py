@@ -11,10 +11,9 @@ import hashlib
 import json
 import os
 import random
+import re
 import time
-from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
@@ -22,9 +21,13 @@ from sandrun.errors import NotVerified
 from sandrun.receipt import Receipt, verify
 from tests.attacks.arena import MANY_OUTPUTS, Attacker, Seen
 from tests.attacks.wire import Entry, tar_of
-from tests.journeys.server import eventually, meanwhile
+from tests.journeys.server import REPOSITORY, eventually, meanwhile
 
-PLAIN: dict[str, Any] = {"entrypoint": "main.py", "args": ["a"], "env": {"A": "1"}}
+PLAIN: dict[str, Any] = {
+    "entrypoint": "main.py",
+    "args": ['"\\\u2028\x7f\x01\U0001f600'],
+    "env": {"A": "1"},
+}
 
 
 def receipt_of(attacker: Attacker, seen: Seen) -> Receipt:
@@ -33,26 +36,13 @@ def receipt_of(attacker: Attacker, seen: Seen) -> Receipt:
     return verify(envelope.body, [attacker.server.worker], job_id=seen.id)
 
 
-def input_hash(
-    files: Mapping[str, tuple[bytes, str]], manifest: Mapping[str, Any], receipt: Receipt
-) -> str:
-    """As docs/receipts.md has it, from what a client sent: files with their modes."""
-    document = {
-        "args": manifest.get("args", []),
-        "entrypoint": quote(manifest["entrypoint"]),
-        "env": manifest.get("env", {}),
-        "files": sorted(
-            [quote(path), mode, len(data), hashlib.sha256(data).hexdigest()]
-            for path, (data, mode) in files.items()
-        ),
-        "interpreter": {"name": receipt.interpreter, "version": receipt.interpreter_version},
-        "limits": dict(receipt.limits),
-        "outputs": manifest.get("outputs", []),
-        "stdin": manifest.get("stdin", ""),
-        "stdin_live": manifest.get("stdin_live", False),
-    }
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+def input_hash(*known: Any) -> str:
+    """As the program in docs/receipts.md makes it, from what a client sent and what was signed."""
+    document = (REPOSITORY / "docs/receipts.md").read_text()
+    [program] = re.findall(r"```python\n(# input_hash\.py\n.*?)```", document, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(program, names)
+    return str(names["input_hash"](*known))
 
 
 def test_the_hash_of_the_input_covers_all_of_it(attacker: Attacker) -> None:
@@ -81,8 +71,9 @@ def test_the_hash_of_the_input_covers_all_of_it(attacker: Attacker) -> None:
         if "stdin_live" in manifest:
             attacker.ask("POST", f"/jobs/{job}/stdin?end=1", b"", attacker.bearer(job))
         receipt = receipt_of(attacker, attacker.finish(job))
+        said = receipt.statement["predicate"]
         files = {e.name: (e.content, f"{e.mode:04o}") for e in entries}
-        assert receipt.input_sha256 == input_hash(files, manifest, receipt), what
+        assert receipt.input_sha256 == input_hash(files, manifest, said), what
         hashes[what] = receipt.input_sha256
     assert len(set(hashes.values())) == len(hashes), hashes
     for options in (
@@ -102,6 +93,29 @@ def test_the_version_of_the_interpreter_is_in_the_hash(attacker: Attacker) -> No
     told = attacker.ask("GET", "/environments").json["environments"]
     known = {one["name"]: one["version"] for one in told}
     assert receipt.interpreter_version == known[receipt.interpreter] != ""
+
+
+def test_no_end_can_be_made_to_look_like_another(attacker: Attacker) -> None:
+    """CR-10. Jobs that fail, in every way, and print what a success would: each is signed as what
+    it was; and a cancelled one as cancelled."""
+    says = 'print(\'{"status": "completed", "exit_code": 0}\', flush=True)\n'
+    for code, reason, options in (
+        ("", None, {}),
+        ("sys.exit(1)", "exit", {}),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "signal", {}),
+        ("signal.pause()", "timeout", {"timeout": 1}),
+        ("x = bytearray(b'x') * (1 << 30)", "memory", {"memory_mb": 64}),
+        ("while True: pass", "cpu", {"cpu_seconds": 0.3}),
+    ):
+        seen = attacker.python(says + code, **options)
+        receipt = receipt_of(attacker, seen)
+        assert (seen.reason, receipt.reason) == (reason, reason), seen
+        assert receipt.status == ("failed" if reason else "completed")
+        assert (receipt.exit_code == 0) == (reason is None)
+    job = attacker.start_python(says + "signal.pause()")
+    assert eventually(lambda: b"completed" in attacker.log(job), 20)
+    attacker.cancel(job)
+    assert receipt_of(attacker, attacker.finish(job)).reason == "cancelled"
 
 
 FORGES = """
@@ -266,7 +280,7 @@ def test_receipts_are_read_only_and_by_id(attacker: Attacker) -> None:
 
 
 def test_no_word_about_the_client_is_signed(attacker: Attacker) -> None:
-    """CR-48. Address, headers, canaries of the environment and of file contents: not in it."""
+    """CR-48, DP-14. Address, headers, canaries of the environment and of files: not in it."""
     job = attacker.start_python("say(1)", env={"SECRET": attacker.canary})
     seen = attacker.finish(job)
     payload = receipt_of(attacker, seen).payload

@@ -80,7 +80,7 @@ def test_the_vectors_have_each_kind_of_refusal() -> None:
 
 
 def test_every_block_of_the_document_is_run_here() -> None:
-    assert [kind for kind, _ in BLOCKS] == ["sh", "python", "js", "sh"]
+    assert [kind for kind, _ in BLOCKS] == ["sh", "python", "js", "sh", "python"]
 
 
 def test_the_command_works_in_the_folder(folder: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from nacl.bindings import crypto_core_ed25519_is_valid_point
 
-from jobs.api import filetypes, wire
+from jobs import filetypes
+from jobs.api import wire
 from sandrun.errors import NotVerified
 from sandrun.key import SMALL_ORDER, worker_id_in
 from sandrun.receipt import Receipt, verify
