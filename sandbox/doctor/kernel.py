@@ -13,7 +13,7 @@ from sandbox.doctor.words import (
     good,
     sysctl,
 )
-from sandbox.model import LAST_UID, WEB_UID
+from sandbox.model import LAST_UID, SIGNER_UID
 
 _LEAST_KERNEL = (5, 12)  # mount_setattr; clone3, fsopen and proc's subset=pid are older
 _TRIED_KERNEL = (6, 1)
@@ -104,7 +104,7 @@ def _own_ids(root: Path) -> Seen:
     for kind in ("uid", "gid"):
         lines = (text_of(root, f"proc/self/{kind}_map") or "").splitlines()
         ranges = [tuple(map(int, line.split())) for line in lines]
-        if not any(first <= WEB_UID and LAST_UID < first + n for first, _, n in ranges):
+        if not any(first <= SIGNER_UID and LAST_UID < first + n for first, _, n in ranges):
             return Seen(
                 BAD, f"{kind}s up to {LAST_UID} are not ours to give: a container with an id map?",
                 "Sandrun does not start: every running job gets an id of the machine.",
@@ -113,13 +113,13 @@ def _own_ids(root: Path) -> Seen:
     for file in ("etc/subuid", "etc/subgid"):
         for line in (text_of(root, file) or "").splitlines():
             _, first, count = line.split(":")
-            if int(first) <= LAST_UID and WEB_UID < int(first) + int(count):
+            if int(first) <= LAST_UID and SIGNER_UID < int(first) + int(count):
                 return Seen(
                     WARNING, f"/{file} gives away ids that jobs use: {line}",
                     "A container of that user could signal a job.",
-                    f"Take {WEB_UID} to {LAST_UID} out of /{file}.",
+                    f"Take {SIGNER_UID} to {LAST_UID} out of /{file}.",
                 )  # fmt: skip
-    return good(f"uids {WEB_UID} to {LAST_UID} are nobody else's")
+    return good(f"uids {SIGNER_UID} to {LAST_UID} are nobody else's")
 
 
 CHECKS = (

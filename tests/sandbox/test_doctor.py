@@ -184,7 +184,7 @@ def test_one_ailment_is_told_with_what_it_means_and_what_to_do(
     [
         ({"proc/sys/kernel/unprivileged_userns_clone": "0"}, "namespaces", "without root"),
         ({"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1"}, "namespaces", "apparmor"),
-        ({"proc/self/uid_map": "0 0 1\n1899999999 7 60001\n"}, "job ids", "nobody else's"),
+        ({"proc/self/uid_map": "0 0 1\n1899999998 7 60002\n"}, "job ids", "nobody else's"),
         ({MOUNTS: f"{PROC}\n{V1}"}, "cgroups", "memory v1, pids v1, cpu v1, cpuacct v1"),
         ({MOUNTS: f"{PROC}\n{V1}\n{V2}", OFFERED: "hugetlb"}, "cgroups", "memory v1"),
         ({"run/systemd/system/.keep": None}, "delegation", "no systemd"),
