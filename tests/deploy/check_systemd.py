@@ -42,7 +42,7 @@ def test_the_unit_runs_jobs_restarts_and_stops_without_a_trace() -> None:
     assert facts["at_the_top"] == [] and facts["groups"] == ["jobs", "service"]
     assert facts["swap_max"] == "0"
     assert facts["restarts_after_kill"] == "1"
-    assert facts["left_of_before"] == [] and facts["processes"] == 3
+    assert facts["left_of_before"] == [] and facts["processes"] == 4
     assert facts["stop_seconds"] < 5 and facts["result"] == "success"
     assert facts["left"] == []
     assert facts["wrong_option"] == ["2", "0"]

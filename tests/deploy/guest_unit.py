@@ -50,7 +50,8 @@ def sandrun_processes() -> list[str]:
             name = (process / "comm").read_text().strip()
         except OSError:
             continue
-        if "sandbox.keeper" in line or "sandbox.launcher" in line or "manage.py" in line:
+        ours = ("sandbox.keeper", "sandbox.launcher", "sandbox.signer", "manage.py")
+        if any(words in line for words in ours):
             found.append(line.replace("\0", " "))
         elif name == "sandrun-inside":
             found.append(name)
@@ -65,8 +66,10 @@ def bounding_set(pid: str) -> str:
 def unit() -> dict[str, Any]:
     facts: dict[str, Any] = {}
     shutil.copy(CHECKOUT / "integrations/systemd/sandrun.service", UNITS)
+    told = run(str(CHECKOUT / "script/server"), "--generate-key", "/run/worker.key")
     Path("/run/sandrun.env").write_text(
         f"SANDRUN_OPTIONS=--host 127.0.0.1 --port {PORT} --no-quotas\nSANDRUN_TTL_SECONDS=77\n"
+        "SANDRUN_WORKER_KEY=/run/worker.key\n"
     )
     drop_in = UNITS / "sandrun.service.d"
     drop_in.mkdir()
@@ -76,6 +79,9 @@ def unit() -> dict[str, Any]:
     client = Client(f"http://127.0.0.1:{PORT}")
     facts["jobs"] = check(client)
     assert client.get("/")["limits"], "GET / tells limits"
+
+    worker_id = client.get("/health")["worker_id"]
+    assert worker_id and told.endswith(f"Worker ID: {worker_id}"), (worker_id, told)
 
     # Two jobs died for memory and time: the service did not.
     keeper = show("sandrun", "MainPID")
