@@ -17,9 +17,17 @@ STRICT = 'set -eu\ncurl() { command curl -sS --fail "$@"; }\nsudo() { "$@"; }\n'
 
 
 def test_the_commands_work_one_after_the_other(tmp_path: Path) -> None:
-    start, *commands = [block for block in COMMANDS if "script/test" not in block]
-    assert start.strip() == "sudo script/server"
-    server = Server()
+    plain, *commands = [block for block in COMMANDS if "script/test" not in block]
+    [signing] = [block for block in commands if "script/server" in block]
+    commands.remove(signing)
+    generate, start = signing.splitlines()
+    assert (
+        plain.strip() == "sudo script/server"
+        and start == f"{plain.strip()} --worker-key worker.pem"
+    )
+    generate = generate.replace("script/server", f"'{REPOSITORY}'/script/server")
+    subprocess.run(["bash", "-c", STRICT + generate], cwd=tmp_path, check=True)
+    server = Server("--worker-key", str(tmp_path / "worker.pem"))
     try:
         script = "".join(commands).replace("localhost:8443", f"localhost:{server.port}")
         script = script.replace(".venv/", f"'{REPOSITORY}'/.venv/")
@@ -39,6 +47,7 @@ def test_the_commands_work_one_after_the_other(tmp_path: Path) -> None:
     assert '"results/out.txt"' in done.stdout
     assert '"deleted":true' in done.stdout
     assert '"reason": "exit"' in done.stdout, "the command without a server"
+    assert "The signature holds" in done.stdout
 
 
 def test_it_is_read_in_five_minutes() -> None:
@@ -48,7 +57,7 @@ def test_it_is_read_in_five_minutes() -> None:
 def test_every_setting_is_explained() -> None:
     told = set(re.findall(r"`SANDRUN_([A-Z_]+)`", SETTINGS.read_text()))
     settings = {name.upper() for name in Config.__struct_fields__}
-    assert told == settings | {"ALLOWED_HOSTS"}
+    assert told == settings | {"ALLOWED_HOSTS", "WORKER_KEY"}
 
 
 def test_every_file_that_is_linked_exists() -> None:
