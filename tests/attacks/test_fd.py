@@ -620,10 +620,11 @@ def test_live_stdin_is_read_and_nothing_else(attacker: Attacker, server: Server)
     single bytes, and left in a ring of sockets, it holds nobody up and leaves web nothing open."""
     pids = server.pids()
     before = {name: pending(pid) for name, pid in pids.items()}
-    idle = len(descriptors(pids["web"]))
+    # The neighbour's own come and go: the fewest that there are is what may not grow.
+    idle = min(_a_second_of(lambda: len(descriptors(pids["web"]))))
     job = attacker.start_python(LIVE_STDIN, *map(str, pids.values()), stdin_live=True, timeout=60)
     assert eventually(lambda: b"\n" in attacker.log(job) or attacker.is_over(job), 30)
-    path, bearer = f"/jobs/{job}/stdin", attacker._bearer(job)
+    path, bearer = f"/jobs/{job}/stdin", attacker.bearer(job)
     statuses = []
     while not attacker.is_over(job):
         statuses.append(attacker.ask("POST", path, b"x" * 65536, bearer).status)
@@ -637,10 +638,17 @@ def test_live_stdin_is_read_and_nothing_else(attacker: Attacker, server: Server)
     assert answers["sized"][1:3] == ["ok", "EPERM"], answers
     assert (seen.reason, seen.code) == (None, 0) and int(taken) >= 3_000_000, seen
     assert attacker.ask("POST", path, b"x", bearer).status == 409
-    assert eventually(lambda: len(descriptors(pids["web"])) == idle, 5), descriptors(pids["web"])
+    assert eventually(lambda: len(descriptors(pids["web"])) <= idle, 10), descriptors(pids["web"])
     assert server.pids() == pids
     assert {name: pending(pid) for name, pid in pids.items()} == before
     assert attacker.python("say(sys.stdin.read())", stdin=TEXT).said == TEXT
+
+
+def _a_second_of(look: Callable[[], int]) -> Iterator[int]:
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        yield look()
+        time.sleep(0.01)
 
 
 OWN_LOG = """
