@@ -12,8 +12,10 @@ from nacl.signing import VerifyKey
 
 from jobs.conf import Config
 from jobs.engine import Engine
+from jobs.errors import StdinClosed
 from jobs.job import Job
 from jobs.logs import JobLog
+from jobs.stdin import send
 from jobs.terms import input_hash
 from sandbox.errors import BundleRefused, SandboxError
 from sandbox.model import Limits, Member
@@ -153,9 +155,24 @@ class Before(Signing):
         self.assertEqual((jobs[2].state, self.engine.position(jobs[2])), ("queued", 0))
         self.identity.release()
         await asyncio.wait_for(jobs[2].over.wait(), 5)
+        self.assertEqual(self.engine.figures.jobs["failed", "cancelled"], 1)
         said = statement_of(jobs[2])["predicate"]
         self.assertEqual((said["verdict"]["reason"], said["walls"]), ("cancelled", None))
         self.assertEqual((said["job"]["started"], said["usage"]["cpu_usec"]), (None, 0))
+
+    async def test_no_stdin_is_taken_of_which_the_receipt_would_not_know(self) -> None:
+        jobs = [self.submit(stdin_live=True) for _ in range(3)]
+        send(jobs[2], b"typed", False, None)
+        self.engine.cancel(jobs[2])
+        await asyncio.wait_for(self.identity.is_asked.wait(), 5)
+        with self.assertRaises(StdinClosed):
+            send(jobs[2], b"late", False, None)
+        self.identity.release()
+        await asyncio.wait_for(jobs[2].over.wait(), 5)
+        digest = hashlib.sha256(b"typed").hexdigest()
+        self.assertEqual(
+            statement_of(jobs[2])["predicate"]["input"]["stdin"], {"bytes": 5, "sha256": digest}
+        )
 
     async def test_the_end_of_the_server_waits_for_what_left_the_line(self) -> None:
         jobs = [self.submit() for _ in range(3)]
@@ -175,6 +192,8 @@ class Before(Signing):
 
 
 class Unsigned(Signing):
+    config = Config(slots=2)
+
     async def test_there_is_no_result_and_nothing_is_charged_or_left(self) -> None:
         self.runner.files = {"a": b"content"}
         before = len(os.listdir("/proc/self/fd"))
@@ -185,6 +204,8 @@ class Unsigned(Signing):
         self.assertIn("signer: it is gone", job.error)
         self.assertEqual((job.outputs, job.result), ({}, None))
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        stand = self.engine.quota.standing("192.0.2.1")
+        self.assertEqual((stand.active, stand.hourly_left), (0, stand.hourly_limit))
 
     async def test_by_a_fault_of_ours_the_log_does_not_quote_it(self) -> None:
         self.identity.error = ValueError("secret")
