@@ -242,8 +242,10 @@ def test_what_only_some_call_json_is_not_read() -> None:
     body = payload(made().statement).decode()
     number, text = '"cpu_usec":12345', '"environment":""'
     for word in ("NaN", "Infinity", "-Infinity", "01", "+1", "1.", ".5", "0x10", "1_0", "١", "1n"):
-        changed = body.replace(number, f'"cpu_usec":{word}')
-        assert refused(read, signed(changed.encode())) == "not_a_receipt"
+        # Where a count must be, and where anything may be.
+        for place in (number, '"seccomp":true'):
+            changed = body.replace(place, f"{place.partition(':')[0]}:{word}")
+            assert changed != body and refused(read, signed(changed.encode())) == "not_a_receipt"
     for word in (r"\ud800", r"\udc00", r"\udc00\ud800", "\t", "\n", r"\x41", r"\u12", "\\", "\0"):
         changed = body.replace(text, f'"environment":"{word}"')
         assert refused(read, signed(changed.encode())) == "not_a_receipt"

@@ -343,6 +343,21 @@ def test_files_and_logs_are_what_was_signed_or_are_refused() -> None:
         receipt.check_log("stdin", b"")
 
 
+def test_a_wrong_size_is_told_before_the_end() -> None:
+    receipt = believed()
+    assert "has 3 bytes, and 4" in refused("differs", receipt.check_file, "results/out.txt", b"a b")
+
+    class Endless(io.BytesIO):
+        read_bytes = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.read_bytes += size or 0
+            assert self.read_bytes < 10 << 20
+            return bytes(size or 0)
+
+    assert "more than the 4" in refused("differs", receipt.check_file, "results/out.txt", Endless())
+
+
 def test_a_file_that_is_no_output_is_refused() -> None:
     receipt = believed()
     for path in ("", "out.txt", "results", "./results/out.txt", "results/Out.txt", "\x1b[2J\ud800"):
@@ -449,7 +464,8 @@ def test_the_end_of_a_stream_lists_as_many_outputs_as_fit() -> None:
 
 def test_another_receipt_in_the_answer_is_noticed() -> None:
     answer = status(made())
-    for wrong in (made({}).signed(), made().signed(OTHER), None, {}, "x"):
+    mixed = {**made().signed(), "payload": made({}).signed()["payload"]}
+    for wrong in (made({}).signed(), made().signed(OTHER), mixed, None, {}, "x"):
         refused("differs", believed().check_status, {**answer, "receipt": wrong})
     answer["receipt"]["signatures"] *= 2
     believed().check_status(answer)
