@@ -456,6 +456,8 @@ def test_the_end_of_a_stream_lists_as_many_outputs_as_fit() -> None:
     refused("differs", receipt.check_status, answer)
     answer["outputs_complete"] = False
     receipt.check_status(answer)
+    receipt.check_status({**answer, "receipt": None})  # too long for the message
+    refused("differs", receipt.check_status, {**answer, "receipt": {}})
     refused("differs", receipt.check_status, {**answer, "total_files": 1})
     refused("differs", receipt.check_status, {**answer, "outputs": answer["outputs"] * 2})
     del answer["outputs"], answer["outputs_complete"], answer["total_files"]
