@@ -62,7 +62,7 @@ class Envelope(NamedTuple):
         sign: those of others count neither for nor against, nor do keyids. Raises NotVerified.
         """
         if not pinned:
-            how = "Pin the key of the worker, as you know it from elsewhere."
+            how = "Pin the key (--key) of a worker that you know from elsewhere."
             raise NotVerified("no_key", f"No key is pinned. {self._claim()} {how}")
         kind, size = PAYLOAD_TYPE.encode(), len(self.payload)
         message = b"DSSEv1 %d %s %d %s" % (len(kind), kind, size, self.payload)
@@ -83,8 +83,8 @@ class Envelope(NamedTuple):
     def _claim(self) -> str:
         """Only what has the form of a worker id is repeated."""
         claimed = [one.keyid for one in self.signatures if is_worker_id(one.keyid)]
-        who = " and ".join(dict.fromkeys(claimed)) or "somebody without a name"
-        return f"It says that {who} has, which proves nothing."
+        who = " and ".join(dict.fromkeys(claimed)) or "nobody"
+        return f"The receipt itself names {who}, which proves nothing."
 
 
 def _worker_id(key: bytes) -> str:

@@ -128,7 +128,8 @@ def _read_receipt(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any] | Non
         if not isinstance(found, dict):
             raise Malformed("is not a JSON object")
         if "receipt" in found and not isinstance(found["receipt"], dict):
-            raise Malformed("has none in it: the server that wrote it has no key")
+            why = "the job was not over, or the server has no key"
+            raise Malformed(f"has none in it: {why}")
     except Malformed as error:
         raise NotVerified("not_a_receipt", f"This is not a receipt: it {error}.") from None
     return (found["receipt"], found) if "receipt" in found else (found, None)

@@ -155,7 +155,7 @@ def test_2_usage_and_what_cannot_be_read(place: Path) -> None:
 
 def test_3_no_key(place: Path) -> None:
     said = refused(3, place / "receipt")
-    assert f"It says that {ME} has" in said and "Pin the key" in said
+    assert f"itself names {ME}" in said and "Pin the key" in said
 
 
 def test_4_another_file_log_or_field(place: Path) -> None:

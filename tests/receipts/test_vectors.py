@@ -80,7 +80,9 @@ def test_the_vectors_have_each_kind_of_refusal() -> None:
 
 
 def test_every_block_of_the_document_is_run_here() -> None:
-    assert [kind for kind, _ in BLOCKS] == ["sh", "python", "js", "sh", "python"]
+    assert [kind for kind, _ in BLOCKS] == [
+        "sh", "python", "python", "js", "sh", "python",
+    ]  # fmt: skip
 
 
 def test_the_command_works_in_the_folder(folder: Path) -> None:
@@ -93,6 +95,15 @@ def test_the_command_works_in_the_folder(folder: Path) -> None:
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
         assert "'lab 7' (as asked)" in done.stdout and "(compared)" in done.stdout
+
+
+def test_the_functions_work_in_the_folder(folder: Path) -> None:
+    (folder / "check.py").write_text(block("python", "check"))
+    done = subprocess.run([sys.executable, "check.py"], cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{vectors.JOB} completed 0\n"), done.stderr
+    (folder / "outputs/results/out.txt").write_bytes(b"a c\n")
+    done = subprocess.run([sys.executable, "check.py"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 1 and "NotVerified: results/out.txt has another" in done.stderr
 
 
 def test_the_python_code_agrees_with_the_vectors(folder: Path) -> None:

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
@@ -491,6 +493,18 @@ def test_two_files_that_are_shown_alike_have_one_place_in_an_answer() -> None:
     shown = answer["output_files"][r"\xff"]
     shown["size_bytes"] = 1
     refused("differs", receipt.check_status, answer)
+
+
+def test_verifying_needs_nothing_but_python_and_pynacl() -> None:
+    def loaded(code: str) -> set[str]:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", f"{code}; import sys; print(*sys.modules)"],
+            capture_output=True, check=True, text=True,
+        )  # fmt: skip
+        return {name.partition(".")[0] for name in done.stdout.split()}
+
+    ours = loaded("import sandrun.verify") - loaded("pass") - sys.stdlib_module_names
+    assert ours - {"_cffi_backend", "_sodium"} <= {"sandrun", "nacl", "cffi"}
 
 
 def test_what_a_server_calls_a_file_is_told_alike() -> None:
