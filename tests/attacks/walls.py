@@ -51,7 +51,7 @@ LAUNCHER, INSIDE, POLICY = "sandbox/launcher.py", "sandbox/inside.py", "sandbox/
 TEMPLATE, LINUX, CGROUPS = "sandbox/template.py", "sandbox/linux.py", "sandbox/cgroups.py"
 COLLECT, UNTAR, UNZIP = "sandbox/collect.py", "sandbox/untar.py", "sandbox/unzip.py"
 MEMBERS, SANDBOX, PRIVILEGES = "sandbox/members.py", "sandbox/sandbox.py", "sandbox/privileges.py"
-ENGINE, VIEWS, GUARD = "jobs/engine.py", "jobs/api/views.py", "jobs/api/middleware.py"
+ENGINE, DOWNLOADS, GUARD = "jobs/engine.py", "jobs/api/downloads.py", "jobs/api/middleware.py"
 SOCKETS, WEBSOCKET = "jobs/api/sockets.py", "jobs/api/websocket.py"
 
 NAMESPACES = "test_ls.py::test_every_namespace_is_a_jobs_own"
@@ -445,11 +445,11 @@ WALLS = [
     # --- clients
     wall(
         "downloads-are-attachments", "test_wb.py::test_no_output_is_run_by_a_browser",
-        (VIEWS, 'return f"attachment; ', 'return f"inline; '),
+        (DOWNLOADS, 'return f"attachment; ', 'return f"inline; '),
     ),
     wall(
         "downloads-in-a-browsers-sandbox", "test_wb.py::test_no_output_is_run_by_a_browser",
-        (VIEWS,
+        (DOWNLOADS,
          '        "Content-Security-Policy": "sandbox; default-src \'none\'",\n    }\n    if part:',
          "    }\n    if part:"),
     ),
