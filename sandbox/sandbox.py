@@ -555,7 +555,7 @@ def _glance(message: channel.Message) -> Glance:
     numbers = (message["more"], *(size for _, size in files))
     if len(files) > FILES or not all(type(n) is int and 0 <= n < 1 << 53 for n in numbers):
         raise ValueError
-    if not all(type(path) is str and _is_path(path) for path, _ in files):
+    if not all(_is_path(path) for path, _ in files):
         raise ValueError
     return Glance(files, message["more"])
 
@@ -615,8 +615,10 @@ def _is_right(file: Output, size: int) -> bool:
     )
 
 
-def _is_path(path: str) -> bool:
+def _is_path(path: object) -> bool:
     """Whether it stands for the bytes of a name that leads below the work directory."""
+    if not isinstance(path, str):
+        return False
     try:
         path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -2,6 +2,7 @@
 cookie or in what a server still holds, once a job was deleted or forgotten.
 """
 
+import base64
 import http.client
 import json
 import os
@@ -416,8 +417,8 @@ SECONDS_ONLY = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 def test_no_result_tells_who_asked_or_when_exactly(attacker: Attacker) -> None:
-    """DP-14. Status, logs and outputs have no address, no user agent and no time of day finer than
-    a second. (Results are not signed yet.)"""
+    """DP-14. Status, logs, outputs and what is signed have no address, no user agent and no time of
+    day finer than a second."""
     agent = f"Agent/{attacker.canary}"
     raw = submission(
         part("main.py", b"import os; print(dict(os.environ)); open('out', 'w')"),
@@ -427,12 +428,14 @@ def test_no_result_tells_who_asked_or_when_exactly(attacker: Attacker) -> None:
     attacker.finish(job)
     everything = {path: attacker.ask("GET", path).body.decode() for path in (
         f"/status/{job}", f"/status/{job}?wait=1", f"/logs/{job}", f"/outputs/{job}",
+        f"/receipt/{job}",
     )}  # fmt: skip
+    envelope = json.loads(everything[f"/receipt/{job}"])
+    everything["what is signed"] = base64.b64decode(envelope["payload"]).decode()
     for path, text in everything.items():
         for word in (attacker.address, "127.0.0.1", attacker.canary, "Agent/", "me@x"):
             assert word not in text, (path, word)
     status = json.loads(everything[f"/status/{job}"])
-    assert status["worker_metadata"] == {"worker_id": None, "signature": None}
     for name in ("created_at", "expires_at"):
         assert SECONDS_ONLY.fullmatch(status[name]), status[name]
     now = time.time()
@@ -445,7 +448,10 @@ def test_no_result_tells_who_asked_or_when_exactly(attacker: Attacker) -> None:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield from (value for unit in (1, 1e3, 1e6, 1e9) if abs(value / unit - now) < 1e6)
 
-    for text in everything.values():
+    said = json.loads(everything.pop("what is signed"))
+    for name in ("created", "started", "ended", "expires"):  # whole seconds
+        assert type(said["predicate"]["job"].pop(name)) is int
+    for text in (*everything.values(), json.dumps(said)):
         assert not list(times(json.loads(text))), text
 
 

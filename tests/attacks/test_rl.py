@@ -22,6 +22,8 @@ from jobs.job import Job, Moment
 from jobs.manifest import Manifest
 from jobs.memory import MemoryFile
 from jobs.quota import CLIENTS, Quota
+from jobs.terms import Terms
+from sandbox.model import Limits
 from sandrun_site import settings
 from tests.attacks.arena import Attacker
 from tests.attacks.invariants import ALONE, size
@@ -544,11 +546,12 @@ async def ids_of_jobs(count: int) -> list[str]:
         entrypoint="x", interpreter="sh", environment="sh", steps=1, args=(), env={}, stdin="",
         outputs=(), timeout=1, memory_mb=16, cpu_seconds=0, ttl=1,
     )  # fmt: skip
+    terms = Terms("sh", "", Limits())
     ids = []
     for _ in range(count):
         with quota.reserve("x") as place:
             now = Moment(time.monotonic(), time.time())
-            job = Job(asked, bundle, memory, place, log_bytes=1024, ttl_seconds=1, now=now)
+            job = Job(asked, bundle, memory, terms, place, ttl_seconds=1, now=now)
             ids.append(job.id)
     memory.close()
     return ids

@@ -24,7 +24,11 @@ LOG_BYTES = 4096
 
 # How a job ends, and the code and manifest for it.
 ENDS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "completed": ("main.py", "open('a.txt', 'w').write('made'); print('ok')", {}),
+    "completed": (
+        "main.py",
+        "import os; open('a.txt', 'w').write('made'); os.chmod('a.txt', 0o755); print('ok')",
+        {"gpu": {"required": False}},
+    ),
     "exit": ("main.py", "import sys; print('no', file=sys.stderr); sys.exit(3)", {}),
     "signal": ("main.py", "import os; os.kill(os.getpid(), 11)", {}),
     "timeout": (
@@ -107,6 +111,10 @@ def test_every_end_is_signed_and_everything_served_is_what_was_signed(
     assert ("log" in said["predicate"]["verdict"]["limits_hit"]) == (end == "log")
     assert ("disk" in said["predicate"]["verdict"]["limits_hit"]) == (end == "disk")
     assert said["predicate"]["walls"] == server.get("/health")["sandbox"]
+    assert said["predicate"]["warnings"] == status["warnings"]
+    assert bool(status["warnings"]) == (end == "completed")
+    modes = {entry["annotations"].get("mode") for entry in said["subject"][2:]}
+    assert modes == ({"0755"} if end == "completed" else {"0644"} if outputs else set())
 
 
 def statement(status: dict[str, Any]) -> dict[str, Any]:
