@@ -57,8 +57,9 @@ def with_liar(do: Callable[[Identity, Any], Awaitable[Any]], hello: Any = HELLO)
         one = Identity(ours)
         try:
             channel.send(theirs, hello)
-            await one.start()
-            return await do(one, theirs)
+            async with asyncio.timeout(30):
+                await one.start()
+                return await do(one, theirs)
         finally:
             one.close()
             theirs.close()
@@ -205,8 +206,9 @@ def test_without_a_descriptor_to_spare_it_is_an_error_of_ours_and_the_next_is_si
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
-            with pytest.raises(SandboxError, match="signer: Too many open files"):
-                await one.sign(b"{}")
+            for _ in range(40):
+                with pytest.raises(SandboxError, match="signer: Too many open files"):
+                    await one.sign(b"{}")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert is_signed(one, b"{}", await one.sign(b"{}"))
@@ -219,7 +221,7 @@ def test_after_close_there_is_no_signer_and_no_signature(signer: Signer) -> None
         one.close()
         one.close()
         assert not one.alive
-        with pytest.raises(SandboxError):
+        with pytest.raises(SandboxError, match="signer: it is gone"):
             await one.sign(b"{}")
 
     with_identity(signer, do)
@@ -269,6 +271,27 @@ def test_an_answer_that_makes_no_sense_is_the_end_and_no_signature(answer: Any) 
         with pytest.raises(SandboxError, match="signer: "):
             await asked
         assert not one.alive
+
+    with_liar(do)
+
+
+@pytest.mark.parametrize(
+    "answer", [{"op": "signed", "signature": SIGNATURE}, {"op": "refused", "why": "No."}]
+)
+def test_an_answer_for_somebody_who_has_left_is_taken_and_forgotten(answer: Any) -> None:
+    async def do(one: Identity, end: Any) -> None:
+        faults: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+        for _ in range(40):
+            leaves = asyncio.ensure_future(one.sign(b"{}"))
+            id = (await taken(end))["id"]
+            leaves.cancel()
+            channel.send(end, {**answer, "id": id})
+            asked = asyncio.ensure_future(one.sign(b"{}"))
+            id = (await taken(end))["id"]
+            channel.send(end, {"op": "signed", "id": id, "signature": SIGNATURE})
+            assert await asked == bytes(64)
+        assert one.alive and not faults
 
     with_liar(do)
 

@@ -1,5 +1,6 @@
 """A signer with one fault, for the tests: `faulty_signer.py fault STEP FD FILE` fails at a step,
-and `faulty_signer.py try CALL FD FILE` makes one call when it is asked for a signature.
+`faulty_signer.py try CALL FD FILE` makes one call when it is asked for a signature, and
+`faulty_signer.py machine dumpable FD FILE` is on a machine that sets fs.suid_dumpable.
 
 The shipped signer has no switch for this; here the functions are wrapped from outside.
 """
@@ -12,6 +13,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+
+import prctl
 
 from sandbox import linux, signer
 
@@ -57,6 +60,14 @@ def main() -> None:
     if what == "fault":
         names = [name for name, _ in signer.STEPS]
         signer.STEPS[names.index(which)] = (which, fail)
+    elif what == "machine":
+        change = os.setresuid
+
+        def setresuid(real: int, effective: int, saved: int) -> None:
+            change(real, effective, saved)
+            prctl.set_dumpable(1)
+
+        os.setresuid = setresuid
     else:
         made, call = signer.pae, CALLS[which]
 

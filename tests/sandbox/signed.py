@@ -36,7 +36,7 @@ class Signer:
             [*prefix, *program, str(theirs.fileno()), str(file)],
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(REPOSITORY)},
             pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True, start_new_session=True,
+            stderr=subprocess.PIPE, text=True, start_new_session=True, extra_groups=[4, 65533],
         )  # fmt: skip
         theirs.close()
         self.public = b""

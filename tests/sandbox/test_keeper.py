@@ -295,6 +295,7 @@ def test_with_a_bad_key_nothing_is_started_and_one_sentence_says_why(worker_key:
     assert os.listdir(worker_key.parent) == [worker_key.name]
 
 
+@pytest.mark.heavy
 def test_neither_keeper_nor_web_nor_launcher_opens_the_key(worker_key: Path) -> None:
     """The path is told to nobody but the signer; it may be relative, and have spaces."""
     show = "import os; print(sorted(n for n in os.environ if n.startswith('SANDRUN')))"

@@ -233,8 +233,11 @@ def _flags(pid: int) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.parametrize("program", [SIGNER, [*FAULTY, "machine", "dumpable"]])
 @pytest.mark.parametrize("uid", [SIGNER_UID, WEB_UID, 65534])
-def test_nobody_but_root_can_look_into_it_not_even_its_own_uid(file: Path, uid: int) -> None:
+def test_nobody_but_root_can_look_into_it_not_even_its_own_uid(
+    file: Path, uid: int, program: list[str]
+) -> None:
     look = """
 import ctypes
 for name in ("mem", "maps", "environ", "fd", "root", "syscall", "stack"):
@@ -253,7 +256,7 @@ fd = os.pidfd_open(PID)
 if libc.syscall(438, fd, 0, 0) >= 0: print("pidfd_getfd")
 print("done")
 """
-    with Signer(file) as one:
+    with Signer(file, program) as one:
         done = as_uid(uid, look.replace("PID", str(one.pid)))
         assert done.stdout.split() == ["done"], done
         assert one.signs(b"{}")
