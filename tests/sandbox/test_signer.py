@@ -48,6 +48,7 @@ def as_uid(uid: int, code: str) -> "subprocess.CompletedProcess[str]":
 # --- what it signs -----------------------------------------------------------------------------
 
 
+@pytest.mark.core  # a kernel without a clock in user space needs a call more
 @pytest.mark.parametrize("statement", [b"{}", b"", b"\0" * 70_000, b"x" * MIB])
 def test_what_it_signs_is_the_pae_of_an_in_toto_statement(file: Path, statement: bytes) -> None:
     with Signer(file) as one:
