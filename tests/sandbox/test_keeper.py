@@ -265,9 +265,14 @@ def test_without_a_key_there_is_no_signer_and_nothing_that_names_one() -> None:
 
 
 def test_the_keeper_that_loses_its_signer_says_so(worker_key: Path) -> None:
+    code = (
+        "import os, socket, time\n"
+        f"launcher = socket.socket(fileno=int(os.environ[{LAUNCHER_FD!r}]))\n"
+        "launcher.recv(65536); print('up', flush=True); time.sleep(60)"
+    )
     keeper = subprocess.Popen(
-        [*KEEPER, "/bin/sh", "-c", "echo up; exec sleep 60"], stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env={**os.environ, WORKER_KEY: str(worker_key)},
+        [*KEEPER, sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, WORKER_KEY: str(worker_key)},
     )  # fmt: skip
     try:
         assert keeper.stdout and keeper.stdout.readline() == b"up\n"
