@@ -6,12 +6,14 @@ import asyncio
 import base64
 import binascii
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from jobs.memory import MemoryFile, in_thread
 from sandbox import channel
 from sandbox.errors import SandboxError
 
-SIGN_SECONDS = 10.0  # for the hello, and for each signature with the wait for its turn
+SIGN_SECONDS = 10.0  # without a word from the signer, while somebody waits for one
 _AT_ONCE = 16  # statements that lie at the signer: each is memory, a descriptor and a packet
 
 
@@ -28,6 +30,9 @@ class Identity:
         self._next_id = 1
         self._asked: dict[int, asyncio.Future[bytes]] = {}  # until it is answered, whoever has left
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._heard = 0.0  # when it last answered or had nothing to do, by the loop's clock
+        self._waiting: set[asyncio.Timeout] = set()
+        self._watch: asyncio.TimerHandle | None = None  # one for all who wait
 
     async def start(self) -> None:
         """Hear who we are. Raises SandboxError("signer")."""
@@ -55,12 +60,13 @@ class Identity:
     async def sign(self, statement: bytes) -> bytes:
         """The signature over `statement` as the payload of a DSSE envelope: 64 bytes.
 
-        Raises SandboxError("signer") when it is gone, refuses, or takes longer than SIGN_SECONDS.
+        Raises SandboxError("signer") when it is gone, refuses, or answers nobody for SIGN_SECONDS.
         """
         try:
-            async with asyncio.timeout(SIGN_SECONDS):
-                await self._slots.acquire()
-                return await (await self._ask(statement))
+            async with asyncio.timeout(None) as limit:
+                with self._watched(limit):
+                    await self._slots.acquire()
+                    return await (await self._ask(statement))
         except TimeoutError:
             raise SandboxError("signer", 0, f"no signature in {SIGN_SECONDS:g} s") from None
         except OSError as error:
@@ -84,6 +90,33 @@ class Identity:
         answer = self._asked[self._next_id] = asyncio.get_running_loop().create_future()
         self._next_id += 1
         return answer
+
+    @contextmanager
+    def _watched(self, limit: asyncio.Timeout) -> Iterator[None]:
+        """It runs out when the signer is silent, not when it is slow: many large statements of some
+        must not be the failure of another's small one."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            self._heard = loop.time()
+        self._waiting.add(limit)
+        if not self._watch:
+            self._watch = loop.call_later(SIGN_SECONDS, self._look)
+        try:
+            yield
+        finally:
+            self._waiting.discard(limit)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._watch = None
+        if not self._waiting:
+            return
+        if (left := self._heard + SIGN_SECONDS - loop.time()) > 0:
+            self._watch = loop.call_later(left, self._look)
+            return
+        silent, self._waiting = self._waiting, set()
+        for limit in silent:
+            limit.reschedule(loop.time())
 
     def close(self) -> None:
         """Let go of the signer, which then ends. Who waits for a signature hears of it."""
@@ -111,6 +144,7 @@ class Identity:
                 self._hello.set_result(None)
             return
         answer = self._asked[message["id"]]
+        self._heard = answer.get_loop().time()
         if message["op"] == "refused":
             refused = SandboxError("signer", 0, str(message["why"]))
             if not answer.done():  # else nobody waits any more

@@ -199,6 +199,38 @@ def test_a_signer_that_stands_still_is_an_error_and_no_pile_and_goes_on_later(
     with_identity(signer, do)
 
 
+def test_a_slow_signer_is_waited_for_as_long_as_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else many large results of one client would be the failure of another's small one."""
+    monkeypatch.setattr(identity, "SIGN_SECONDS", 1.0)
+
+    async def do(one: Identity, end: Any) -> None:
+        began = time.monotonic()
+        tasks = [asyncio.ensure_future(one.sign(b"%d" % n)) for n in range(25)]
+        for _ in tasks:
+            id = (await taken(end))["id"]
+            await asyncio.sleep(0.06)  # so slow it is
+            channel.send(end, {"op": "signed", "id": id, "signature": SIGNATURE})
+        assert await asyncio.gather(*tasks) == [bytes(64)] * 25
+        assert time.monotonic() - began > 1.2
+
+    with_liar(do)
+
+
+def test_a_pause_in_which_nobody_asked_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "SIGN_SECONDS", 1.0)
+
+    async def do(one: Identity, end: Any) -> None:
+        for pause in (0.0, 0.7):
+            await asyncio.sleep(pause)
+            asked = asyncio.ensure_future(one.sign(b"{}"))
+            id = (await taken(end))["id"]
+            await asyncio.sleep(pause)
+            channel.send(end, {"op": "signed", "id": id, "signature": SIGNATURE})
+            assert await asked == bytes(64)
+
+    with_liar(do)
+
+
 def test_without_a_descriptor_to_spare_it_is_an_error_of_ours_and_the_next_is_signed(
     signer: Signer,
 ) -> None:
