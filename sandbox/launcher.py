@@ -550,6 +550,15 @@ def build_filter() -> bytes:
     return program
 
 
+def _tell(web: socket.socket, message: channel.Message) -> bool:
+    """Whether web is still there to hear how the start went."""
+    try:
+        channel.send(web, message)
+    except channel.ProtocolError:
+        return False
+    return True
+
+
 def main() -> None:
     """`python -I -m sandbox.launcher FD PARENTS`: the socket to web and the keeper's cgroups."""
     web = socket.socket(fileno=int(sys.argv[1]))
@@ -575,7 +584,7 @@ def main() -> None:
         launcher = Launcher(web, parents, program, file_locks)
     except OSError as error:
         failure = {"op": "failed", "id": 0, "step": step, "errno": error.errno or 0}
-        channel.send(web, {**failure, "detail": str(error)})
+        _tell(web, {**failure, "detail": str(error)})
         sys.exit(channel.NOT_STARTED)
     walls: dict[str, Any] = {
         "cgroup": parents.description,
@@ -585,7 +594,8 @@ def main() -> None:
     }
     if parents.missing:
         walls["missing"] = [f"cgroup-{name}" for name in parents.missing]
-    channel.send(web, {"op": "hello", "id": 0, "walls": walls})
+    if not _tell(web, {"op": "hello", "id": 0, "walls": walls}):
+        return
     gc.collect()
     gc.freeze()  # what is here stays: no child has to look at it, and so copy it
     launcher.serve()

@@ -31,7 +31,8 @@ from tests.sandbox.box import (
 class Wire:
     """A launcher, and our end of its socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, listens: bool = True) -> None:
+        """Without `listens` our end is closed before the launcher is ready."""
         name = f"{cgroups.name_of_this_process()}-{time.monotonic_ns()}"
         self.parents = cgroups.prepare(name)
         self.web, theirs = channel.pair()
@@ -45,7 +46,10 @@ class Wire:
         )  # fmt: skip
         theirs.close()
         self.held: list[int] = []
-        assert self.hear()["op"] == "hello"
+        if listens:
+            assert self.hear()["op"] == "hello"
+        else:
+            self.web.close()
 
     def close(self) -> None:
         self.web.close()
@@ -369,6 +373,15 @@ def test_a_web_that_closes_its_end_takes_everything_along(wire: Wire) -> None:
         wire.sleeper(id)
     wire.web.close()
     assert wire.gone()
+
+
+def test_a_web_that_is_gone_before_the_launcher_is_ready_is_no_fault() -> None:
+    wire = Wire(listens=False)
+    try:
+        assert wire.process.stderr is not None
+        assert (wire.process.wait(20), wire.process.stderr.read()) == (0, b"")
+    finally:
+        wire.close()
 
 
 def test_a_web_that_never_reads_is_as_good_as_gone(wire: Wire) -> None:
