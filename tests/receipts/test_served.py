@@ -17,6 +17,7 @@ from sandrun.errors import NotVerified
 from sandrun.receipt import verify
 from tests.journeys.server import Server, make_key
 from tests.journeys.test_live import Job
+from tests.receipts.test_agreement import Case, judged
 
 SANDRUN = Path(sys.executable).with_name("sandrun")
 # Names with spaces, quotes, umlauts in both forms, escapes, percent signs, and no UTF-8.
@@ -131,3 +132,19 @@ def test_the_envelope_is_made_as_the_document_says(server: Server) -> None:
     assert payload == plain.encode()
     names = [subject["name"] for subject in statement["subject"]]
     assert names[:2] == ["logs/stderr", "logs/stdout"] and len(set(names)) == len(names) == 13
+
+
+def test_the_verifiers_of_others_hold_what_a_server_signed(server: Server, tmp_path: Path) -> None:
+    worker = server.get("/health")["worker_id"]
+    answers = [run(server, code, "&nonce=n%22") for code in (CODE, b"print(1)", b"1/0")]
+    cases = [
+        Case(json.dumps(answer["receipt"]), worker, answer["job_id"], 'n"', "real")
+        for answer in answers
+    ]
+    swapped = [json.loads(case.text) for case in cases]
+    for one, other in zip(swapped, [*swapped[1:], swapped[0]], strict=True):
+        one["signatures"] = other["signatures"]
+    cases += [cases[n]._replace(text=json.dumps(one)) for n, one in enumerate(swapped[:2])]
+    assert [answers for _, answers in judged(cases, tmp_path)] == [(True,) * 4] * 3 + [
+        (False,) * 4
+    ] * 2
