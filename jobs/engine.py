@@ -322,15 +322,15 @@ class Engine:
             timer.cancel()
         for job in self._line:
             self.cancel(job)  # no slot is filled any more
-        running = [task for _, task in self._running.values()]
+        ending = [*(task for _, task in self._running.values()), *self._given_up]
         for job, _ in list(self._running.values()):
             self.cancel(job)
-        if running:
-            _, late = await asyncio.wait(running, timeout=CLOSE_SECONDS)
+        if ending:
+            _, late = await asyncio.wait(ending, timeout=CLOSE_SECONDS)
             for task in late:
                 task.cancel()
         await self.runner.close()
-        await asyncio.gather(*running, *self._given_up, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
         self.store.forget_all()
 
 

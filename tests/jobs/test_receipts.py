@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 from nacl.signing import VerifyKey
@@ -180,6 +181,17 @@ class Before(Signing):
         asyncio.get_running_loop().call_later(0.05, self.identity.release)
         await self.engine.close()
         self.assertTrue(jobs[2].is_over)
+
+    async def test_a_signer_that_is_stuck_does_not_keep_the_server_from_its_end(self) -> None:
+        self.runner.files = {"a": b"content"}
+        before = len(os.listdir("/proc/self/fd"))
+        jobs = [self.submit() for _ in range(3)]
+        self.engine.cancel(jobs[2])
+        with patch("jobs.engine.CLOSE_SECONDS", 0.05):
+            await asyncio.wait_for(self.engine.close(), 5)
+        for job in jobs:
+            self.assertEqual((job.reason, job.receipt, job.outputs), ("cancelled", None, {}))
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     async def test_a_job_that_was_deleted_gives_all_back(self) -> None:
         self.runner.files = {"a": b"content"}
