@@ -215,8 +215,8 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print the worker id of this key")
     parser.add_argument("file", metavar="FILE", help="PKCS#8 PEM of an Ed25519 key")
     given = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))  # 0 would not keep one from a pipe
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, _stop)
     try:
         told = _shown(given.file) if given.show else _made(given.file)

@@ -240,7 +240,7 @@ def _verdict(receipt: Receipt) -> str:
 
 def _walls(walls: Mapping[str, Any] | None) -> str:
     if walls is None:
-        return "none: nothing was run"
+        return "none: there is no result of a run"
     missing = walls.get("missing")
     return f"{json.dumps(walls)}{f'; MISSING: {json.dumps(missing)}' if missing else ''}"
 

@@ -156,6 +156,21 @@ def check(folder: Path, driver: list[str]) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("kind", ["sh", "python", "js"])
+def test_without_the_list_of_small_orders_nothing_is_verified(folder: Path, kind: str) -> None:
+    (folder / "small-order.txt").unlink()
+    (folder / f"verify.{kind}").write_text(block(kind))
+    if kind == "js":
+        (folder / "verify.js").rename(folder / "verify.mjs")
+    program = {"sh": ["sh", "verify.sh"], "python": [sys.executable, "verify.python"],
+               "js": ["node", "verify.mjs"]}[kind]  # fmt: skip
+    done = subprocess.run(
+        [*program, "receipt.json", vectors.ME],
+        cwd=folder, capture_output=True, env={**os.environ, "TMPDIR": str(folder)},
+    )  # fmt: skip
+    assert done.returncode != 0
+
+
 def test_the_shell_code_agrees_with_the_vectors(folder: Path) -> None:
     (folder / "verify.sh").write_text(block("sh"))
     for name, text, key, good in [("shown", None, vectors.ME, True), *SHORT]:
