@@ -15,13 +15,13 @@ from sandbox.model import Output
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:sandrun:receipt:v1"
 
-_OUTPUT_BYTES = 250  # about what an output is in a statement
+_OUTPUT_BYTES = 250  # about what an output is in a statement, beside its name
 
 
 def work(job: Job, ending: Ending) -> int:
     """About how many bytes `write` has to look at."""
     outputs = ending.result.outputs.files if ending.result else ()
-    return job.log.kept_bytes + _OUTPUT_BYTES * len(outputs)
+    return job.log.kept_bytes + sum(_OUTPUT_BYTES + 3 * len(output.path) for output in outputs)
 
 
 def write(job: Job, ending: Ending, worker_id: str, walls: Mapping[str, object]) -> bytes:

@@ -22,6 +22,7 @@ MAX_DEPTH = 64
 MAX_LISTING = 15 << 20  # bytes of JSON: what web takes, with something to spare
 SECONDS = 10.0
 _CHUNK = 1 << 20
+_PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/"
 
 
 class _Capped(Exception):
@@ -42,8 +43,8 @@ def collect(folder: int, store: int, orders: dict[str, Any]) -> dict[str, Any]:
                     continue  # as it was uploaded
             elif not wanted(path):
                 continue
-            # A name is said in at most six characters a byte, and beside it are less than 200.
-            listing += len(json.dumps(path)) + 200
+            # A name is said in JSON here, in %XX where it is signed; beside it are less than 200.
+            listing += max(len(json.dumps(path)), _encoded_size(os.fsencode(path))) + 200
             if len(files) == MAX_FILES or status.st_size > left or listing > MAX_LISTING:
                 raise _Capped
             entry = _copy(path, parent, name, store)
@@ -54,6 +55,11 @@ def collect(folder: int, store: int, orders: dict[str, Any]) -> dict[str, Any]:
         truncated = True
     channel.seal(store)
     return {"files": files, "truncated": truncated or bool(too_deep)}
+
+
+def _encoded_size(name: bytes) -> int:
+    """Letters of the name as in a URL: three for each byte that could mean something there."""
+    return len(name) + 2 * len(name.translate(None, _PLAIN))
 
 
 def _walk(top: int, too_deep: list[str]) -> Iterator[tuple[str, os.stat_result, int, str]]:

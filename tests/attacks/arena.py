@@ -57,10 +57,12 @@ def say(value):
 '''
 
 
-# As many as are taken, with names that are as long as names get where they are signed.
+# As many as are taken of those whose names are the longest where they are signed: a space is %20.
 MANY_OUTPUTS = """
-for n in range(10_000):
-    open(b"%05d" % n + bytes(range(128, 256)) + b"\\xff" * 100, "w").close()
+for _ in range(4):
+    os.mkdir(" " * 250); os.chdir(" " * 250)
+for n in range(4200):
+    open(" " * 245 + f"{n:05}", "w").close()
 """
 
 

@@ -551,7 +551,7 @@ async def ids_of_jobs(count: int) -> list[str]:
     for _ in range(count):
         with quota.reserve("x") as place:
             now = Moment(time.monotonic(), time.time())
-            job = Job(asked, bundle, memory, terms, place, ttl_seconds=1, now=now)
+            job = Job(asked, bundle, memory, terms, "", place, ttl_seconds=1, now=now)
             ids.append(job.id)
     memory.close()
     return ids
