@@ -79,7 +79,11 @@ class Reservation:
         self._quota.draw(self._account, -min(self._inspected or 0.0, FREE_INSPECTION_SECONDS))
 
     def draw(self, cpu_seconds: float) -> bool:
-        """The job has used `cpu_seconds` since its start; whether the client has any left."""
+        """The job has used `cpu_seconds` since its start; whether the client has any left. Once it
+        is settled nothing is taken any more.
+        """
+        if not self._open:
+            return True
         left = self._quota.draw(self._account, max(0.0, cpu_seconds - self._drawn))
         self._drawn = max(self._drawn, cpu_seconds)
         return left > 0

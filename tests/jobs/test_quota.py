@@ -85,6 +85,16 @@ class Limits(QuotaCase):
             reservation.keep()
         self.assertEqual(self.quota.standing("a").active, 1)
 
+    def test_nothing_is_taken_for_a_job_that_was_given_back_and_is_not_over_yet(self) -> None:
+        with self.quota.reserve("a") as reservation:
+            reservation.keep()
+        reservation.draw(1.0)
+        reservation.give_back()
+        self.assertTrue(reservation.draw(3.0))  # its result is still being signed
+        reservation.end(3.0)
+        stand = self.quota.standing("a")
+        self.assertEqual((stand.active, stand.cpu_left), (0, 10.0))
+
     def test_fifty_at_the_same_time_are_two(self) -> None:
         def ask(_: int) -> bool:
             try:
