@@ -21,6 +21,7 @@ from jobs.quota import Quota, Reservation
 from jobs.receipt import Receipt, seal
 from jobs.runner import Runner
 from jobs.store import Store
+from jobs.terms import Terms
 from sandbox.errors import BundleRefused, SandboxError
 from sandbox.model import CANCELLED, CPU_QUOTA, SANDBOX_ERROR, Inspection
 
@@ -116,16 +117,30 @@ class Engine:
                 reservation.draw_inspection(self.clock().monotonic - started)
                 raise
 
+    @property
+    def alive(self) -> bool:
+        """False when no job can run, or none be signed, any more."""
+        return self.runner.alive and (self.identity is None or self.identity.alive)
+
     def admit(self) -> None:
         """Raises Wait when no job can be taken now, whoever sends it. Promises nothing."""
         if self._closed:
             raise Unready("The server is shutting down", retry_after=10)
         if not self.runner.alive:
             raise Unready("The sandbox is gone, so nothing can run", retry_after=10)
+        if not self.alive:
+            raise Unready("The signer is gone, so no result could be signed", retry_after=10)
         if len(self._line) >= self.config.queue_length:
             raise Full(f"The queue is full ({self.config.queue_length} jobs wait)", retry_after=10)
 
-    def submit(self, manifest: Manifest, upload: Upload, reservation: Reservation) -> Job:
+    def submit(
+        self,
+        manifest: Manifest,
+        upload: Upload,
+        terms: Terms,
+        hash: str,
+        reservation: Reservation,
+    ) -> Job:
         """The new Job, in line or running already; it has the reservation. Raises Wait."""
         self.admit()
         size = upload.memory.size + manifest.held_bytes
@@ -144,7 +159,8 @@ class Engine:
             manifest,
             upload.bundle,
             upload.memory,
-            self.runner.terms(manifest),
+            terms,
+            hash,
             reservation,
             ttl_seconds=min(manifest.ttl or self.config.ttl_seconds, self.config.ttl_seconds),
             now=self.clock(),

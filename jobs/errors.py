@@ -7,7 +7,7 @@ Rejected
 |- TooLarge            more bytes than are taken
 |- UnknownJob          never was, or is forgotten: both look the same
 |- UnknownFile         the job left no such file
-|- Unsigned            there is no receipt, since this server has no key
+|- Unsigned            there is no receipt: no key, or it could not sign
 |- StdinClosed         the program reads no more, or never would
 |- StdinElsewhere      what is sent does not follow what has come
 |- NotOver             what was asked for exists only after the job's end

@@ -19,7 +19,7 @@ from jobs.manifest import Manifest
 from jobs.memory import MemoryFile
 from jobs.quota import Reservation
 from jobs.receipt import Receipt
-from jobs.terms import Terms, input_hash
+from jobs.terms import Terms
 from sandbox.feed import Feed
 from sandbox.model import EXIT, Bundle, Gauge, Glance, Output, Result, Usage
 
@@ -64,6 +64,7 @@ class Job:
         bundle: Bundle,
         memory: MemoryFile,
         terms: Terms,
+        hash: str,
         reservation: Reservation,
         *,
         ttl_seconds: float,
@@ -75,7 +76,7 @@ class Job:
         self.bundle = bundle
         self.bundle_bytes = memory.size
         self.terms = terms
-        self.hash = input_hash(manifest, bundle.members, terms)
+        self.hash = hash  # of all that decides what runs: terms.input_hash
         self.reservation = reservation
         self.client = reservation.client
         self.ttl_seconds = ttl_seconds  # from its end on
@@ -167,8 +168,7 @@ class Job:
 
     def failed(self, reason: str, error: str, now: Moment) -> Ending:
         """Its end, when it did not run, or nothing is known about its run."""
-        wall_seconds = now.monotonic - self.started.monotonic if self.started else 0.0
-        usage = Usage(round(self.gauge().cpu_seconds * 1e6), 0, round(wall_seconds * 1e6))
+        usage = Usage(round(self.gauge().cpu_seconds * 1e6), 0, self.wall_usec(now))
         return Ending("failed", reason, error, None, usage, now)
 
     def end(self, ending: Ending, receipt: Receipt | None = None) -> None:
@@ -300,11 +300,11 @@ class Job:
         self._unread.difference_update(names)
         return not self._unread
 
-    def wall_seconds(self, now: Moment) -> float:
+    def wall_usec(self, now: Moment) -> int:
         """How long it ran, or has been running."""
         if self.is_over:
-            return self._usage.wall_usec / 1e6
-        return now.monotonic - self.started.monotonic if self.started else 0.0
+            return self._usage.wall_usec
+        return round((now.monotonic - self.started.monotonic) * 1e6) if self.started else 0
 
 
 class Forgotten(Exception):

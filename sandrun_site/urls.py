@@ -4,7 +4,7 @@ from django.urls import include, path, re_path
 
 import frontend.views
 from jobs.api import views
-from jobs.api.asked import methods
+from jobs.api.parameters import methods
 
 urlpatterns = [
     path("", views.front_door(frontend.views.page)),

@@ -60,10 +60,11 @@ def result(
     step: int = 0,
     files: Mapping[str, bytes] | None = None,
     limits_hit: tuple[str, ...] = (),
+    wall_usec: int = 50_000,
 ) -> Result:
     return Result(
         Verdict(reason, exit_code, signal, step),
-        Usage(cpu_usec=12_345, memory_peak_bytes=7 * 1024 * 1024 + 1, wall_usec=50_000),
+        Usage(cpu_usec=12_345, memory_peak_bytes=7 * 1024 * 1024 + 1, wall_usec=wall_usec),
         limits_hit,
         outputs_of(files or {}),
     )
@@ -75,6 +76,7 @@ class InProcessIdentity:
     def __init__(self, hold: bool = False) -> None:
         self.key = SigningKey(b"a seed that everybody knows, 32.")
         self.worker_id = base64.b64encode(bytes(self.key.verify_key)).decode()
+        self.alive = True
         self.signed: list[bytes] = []
         self.is_asked = asyncio.Event()
         self.error: Exception | None = None

@@ -7,9 +7,9 @@ from django.http import HttpRequest, HttpResponse
 
 from jobs import archives
 from jobs.api import ranges, wire
-from jobs.api.asked import asked_path, methods, own_job, switch
 from jobs.api.clients import rated
 from jobs.api.errors import refuse
+from jobs.api.parameters import asked_path, methods, own_job, switch
 from jobs.api.pieces import Streamed, answer, nothing, read, read_out, then
 from jobs.api.site import site_of
 from jobs.errors import NotOver, Rejected, UnknownFile, Unsigned

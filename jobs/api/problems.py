@@ -5,8 +5,8 @@ from pathlib import Path
 from django.http import HttpRequest, HttpResponse
 
 from jobs.api import wire
-from jobs.api.asked import methods
 from jobs.api.clients import rated
+from jobs.api.parameters import methods
 from jobs.api.views import not_found
 
 _DOCUMENT = Path(__file__).resolve().parents[2] / "docs/problems.md"

@@ -20,9 +20,9 @@ from django.http import HttpRequest, HttpResponse
 
 from jobs import bundle, manifest
 from jobs.api import live, paths, wire
-from jobs.api.asked import WAIT_SECONDS, accepts, methods, own_job, switch, wait_seconds
 from jobs.api.clients import View, client_of, quota_headers, rated
 from jobs.api.errors import refuse
+from jobs.api.parameters import WAIT_SECONDS, accepts, methods, own_job, switch, wait_seconds
 from jobs.api.pieces import Streamed, answer, nothing
 from jobs.api.site import Site, site_of
 from jobs.api.uploads import STDIN_BYTES, Form, body_of, key_of, read_form, read_run
@@ -32,6 +32,7 @@ from jobs.job import LOG, Job
 from jobs.logs import STREAMS
 from jobs.memory import MemoryFile, in_thread
 from jobs.stdin import send as send_stdin
+from jobs.terms import input_bytes, input_hash
 
 TRAILERS_KEY = "sandrun.trailers"  # of the scope: headers that our server sends behind the body
 END_SECONDS = 5  # for a cancelled job to be dead
@@ -62,7 +63,7 @@ def front_door(page: Page) -> View:
 @methods("GET")
 async def health(request: HttpRequest) -> HttpResponse:
     site = site_of(request)
-    return reply(wire.health(site), 200 if site.engine.runner.alive else 503)
+    return reply(wire.health(site), 200 if site.engine.alive else 503)
 
 
 @methods("GET")
@@ -164,7 +165,10 @@ async def _take_new(
             if not asked.entrypoint and upload.job_json is not None:
                 asked = manifest.read(form.manifest, upload.job_json)
             settled = asked.settle(upload.paths, site.runtimes, site.bounds)
-            job = engine.submit(settled, upload, reservation)
+            terms, members = engine.runner.terms(settled), upload.bundle.members
+            size = input_bytes(settled, members)
+            hash = await in_thread(size, input_hash, settled, members, terms)
+            job = engine.submit(settled, upload, terms, hash, reservation)
     if key:
         engine.store.keys.keep(key, digest, job)
     return job

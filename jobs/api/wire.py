@@ -155,11 +155,16 @@ def environments(site: Site) -> dict[str, object]:
 def health(site: Site) -> dict[str, object]:
     runner = site.engine.runner
     return {
-        "status": "healthy" if runner.alive else "unhealthy",
+        "status": "healthy" if site.engine.alive else "unhealthy",
         "worker_id": _worker_id(site.engine),
         "sandbox": runner.walls if runner.alive else {},
         "degraded": _missing(runner) if runner.alive else [],
     }
+
+
+def _missing_of(engine: Engine, job: Job) -> object:
+    """Those that `job` does without; of one that is over without having run, there are none."""
+    return None if job.is_over and not job.result else _missing(engine.runner)
 
 
 def _worker_id(engine: Engine) -> str | None:
@@ -216,8 +221,8 @@ def status(engine: Engine, job: Job) -> Iterator[bytes]:
 def receipt(job: Job) -> Iterator[bytes]:
     """Its envelope, in pieces; null where there is none."""
     envelope = job.receipt.envelope if job.receipt else b"null"
-    for at in range(0, len(envelope), PIECE_BYTES):
-        yield envelope[at : at + PIECE_BYTES]
+    # The envelope of now: what else is in the answer is of now too.
+    return (envelope[at : at + PIECE_BYTES] for at in range(0, len(envelope), PIECE_BYTES))
 
 
 RESULT_BYTES = 32 * 1024  # of outputs, and of the receipt, in a result that is one message
@@ -250,7 +255,7 @@ def metrics(engine: Engine, job: Job) -> dict[str, object]:
         "cpu_seconds": gauge.cpu_seconds,
         "memory_bytes": gauge.memory_bytes,
         "memory_peak_bytes": gauge.memory_peak_bytes,
-        "wall_seconds": round(job.wall_seconds(engine.clock()), 3),
+        "wall_seconds": round(job.wall_usec(engine.clock()) / 1e6, 3),
         "limits": {
             "cpu_seconds": manifest.cpu_seconds or None,
             "memory_bytes": manifest.memory_mb * MIB,
@@ -305,7 +310,7 @@ def _status(engine: Engine, job: Job) -> dict[str, object]:
         # Only where there is one: an earlier client takes the key itself for a failed request.
         **({"error": job.error} if job.error else {}),
         # Only where something is: where all stand, there is nothing to know.
-        **({"walls_missing": missing} if (missing := _missing(engine.runner)) else {}),
+        **({"walls_missing": missing} if (missing := _missing_of(engine, job)) else {}),
         "warnings": job.warnings(result),
         "created_at": instant(job.created.wall),
         "expires_at": instant(engine.expires_at(job)),
@@ -320,7 +325,7 @@ def _execution(job: Job, now: Moment) -> dict[str, object]:
         "cpu_seconds": job.cpu_seconds,
         "memory_peak_bytes": peak,
         "memory_peak_mb": peak // MIB,
-        "wall_time_ms": round(job.wall_seconds(now) * 1000),
+        "wall_time_ms": round(job.wall_usec(now) / 1000),
         # 0 before the end and -1 without an exit code: what the earlier system says
         "exit_code": code if code is not None else (-1 if job.is_over else 0),
         "environment": job.manifest.environment,
@@ -335,12 +340,12 @@ def usage(engine: Engine, job: Job) -> dict[str, object]:
 
 def _usage(job: Job, now: Moment) -> dict[str, object]:
     """The same figures under the names by which various clients look for them."""
-    peak, cpu, wall = job.memory_peak_bytes, job.cpu_seconds, job.wall_seconds(now)
+    peak, cpu, wall = job.memory_peak_bytes, job.cpu_seconds, job.wall_usec(now)
     return {
-        "metrics": {"cpu_seconds": cpu, "memory_mb": peak // MIB, "wall_seconds": round(wall, 6)},
+        "metrics": {"cpu_seconds": cpu, "memory_mb": peak // MIB, "wall_seconds": wall / 1e6},
         "cpu_seconds": cpu,
         "memory_bytes": peak,
-        "wall_time": round(wall * 1000),  # the page that reads it writes "ms" behind it
+        "wall_time": round(wall / 1000),  # the page that reads it writes "ms" behind it
     }
 
 
@@ -448,4 +453,4 @@ def _pieces(log: JobLog, stream: str) -> Iterator[bytes]:
 
 def instant(wall: float) -> str:
     """RFC 3339 in UTC, to the second."""
-    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(int(wall), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -19,8 +19,8 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import AsyncClient, AsyncRequestFactory
 
 from jobs.api import clients
-from jobs.api.asked import wait_seconds
 from jobs.api.downloads import disposition
+from jobs.api.parameters import wait_seconds
 from jobs.api.site import SCOPE_KEY, Interpreter, Site
 from jobs.api.views import TRAILERS_KEY
 from jobs.conf import Config

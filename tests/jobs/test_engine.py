@@ -16,6 +16,8 @@ from jobs.errors import Full, NotOwner, OverQuota, UnknownJob, Unready
 from jobs.job import Job
 from jobs.manifest import Manifest
 from jobs.memory import MemoryFile
+from jobs.quota import Reservation
+from jobs.terms import input_hash
 from sandbox.errors import BundleRefused, SandboxError
 from sandbox.model import Bundle, Gauge, Inspection, Member
 from tests.fakes import FakeRunner, ManualClock
@@ -56,7 +58,12 @@ class EngineCase(unittest.IsolatedAsyncioTestCase):
     def submit(self, client: str = "192.0.2.1", **changes: Any) -> Job:
         asked = msgspec.structs.replace(MANIFEST, **changes)
         with self.engine.quota.reserve(client) as reservation:
-            return self.engine.submit(asked, upload(), reservation)
+            return self.submitted(asked, upload(), reservation)
+
+    def submitted(self, asked: Manifest, upload: Upload, reservation: Reservation) -> Job:
+        terms = self.runner.terms(asked)
+        hash = input_hash(asked, upload.bundle.members, terms)
+        return self.engine.submit(asked, upload, terms, hash, reservation)
 
     async def run_one(self, **changes: Any) -> Job:
         job = self.submit(**changes)
@@ -528,5 +535,5 @@ class Ids(EngineCase):
         first, again = await self.run_one(), await self.run_one()
         self.assertEqual(first.hash, again.hash)
         with self.engine.quota.reserve("192.0.2.9") as reservation:
-            other = self.engine.submit(MANIFEST, upload(b"print(2) "), reservation)
+            other = self.submitted(MANIFEST, upload(b"print(2) "), reservation)
         self.assertNotEqual(first.hash, other.hash)

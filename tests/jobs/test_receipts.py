@@ -11,16 +11,18 @@ from unittest.mock import patch
 import msgspec
 from nacl.signing import VerifyKey
 
+from jobs.api import wire
 from jobs.conf import Config
 from jobs.engine import Engine
-from jobs.errors import StdinClosed
-from jobs.job import Job
+from jobs.errors import StdinClosed, Unready
+from jobs.job import Job, Moment
 from jobs.logs import JobLog
 from jobs.stdin import send
 from jobs.terms import input_hash
 from sandbox.errors import BundleRefused, SandboxError
 from sandbox.model import Limits, Member
-from tests.fakes import InProcessIdentity
+from sandrun.receipt import verify
+from tests.fakes import FakeRunner, InProcessIdentity
 from tests.jobs.test_engine import MANIFEST, EngineCase
 
 LEAVES = {  # everything of the input that a client or an operator decides
@@ -201,6 +203,47 @@ class Before(Signing):
         self.identity.release()
         await asyncio.wait_for(job.over.wait(), 5)
         self.assertEqual((job.held_bytes, job.receipt, self.engine.store.held_bytes), (0, None, 0))
+
+
+class Told(Signing):
+    async def answer(self, job: Job) -> Any:
+        return json.loads(b"".join(wire.status(self.engine, job)))
+
+    def check(self, answer: Any) -> None:
+        verify(answer["receipt"], [self.identity.worker_id]).check_status(answer)
+
+    async def test_every_rounding_is_that_of_whoever_verifies(self) -> None:
+        for wall_usec in (0, 499, 500, 1500, 501_500, 503_500, 999_999, 299_999_501):
+            for fraction in (0.0, 0.5, 0.9999998):
+                self.clock.moment = Moment(1000.0, 1_800_000_000 + fraction)
+                self.runner.verdict = {"wall_usec": wall_usec}
+                self.check(await self.answer(await self.run_one()))
+
+    async def test_walls_that_are_missing_are_those_of_a_run(self) -> None:
+        self.runner.walls = {"cgroup": {}, "missing": ["cgroup-memory"]}
+        answer = await self.answer(await self.run_one())
+        self.assertEqual(answer["walls_missing"], ["cgroup-memory"])
+        self.check(answer)
+        self.runner.error = SandboxError("collect", 0, "nonsense")
+        answer = await self.answer(await self.run_one())
+        self.assertNotIn("walls_missing", answer)
+        self.check(answer)
+
+    async def test_an_answer_of_before_the_end_has_no_receipt_of_after_it(self) -> None:
+        self.runner = self.engine.runner = FakeRunner(hold=True)
+        job = self.submit()
+        await asyncio.sleep(0)
+        pieces = wire.status(self.engine, job)
+        self.runner.release()
+        await asyncio.wait_for(job.over.wait(), 5)
+        answer = json.loads(b"".join(pieces))
+        self.assertEqual((answer["status"], answer["receipt"]), ("running", None))
+
+    async def test_without_the_signer_no_job_is_taken(self) -> None:
+        self.identity.alive = False
+        with self.assertRaises(Unready):
+            self.submit()
+        self.assertFalse(self.engine.alive)
 
 
 class Unsigned(Signing):

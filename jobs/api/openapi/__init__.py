@@ -9,12 +9,12 @@ import hashlib
 from django.http import HttpRequest, HttpResponse
 
 from jobs.api import ranges, wire
-from jobs.api.asked import methods
 from jobs.api.clients import rated
 from jobs.api.openapi.answers import ANSWERS
 from jobs.api.openapi.notation import Object, headers, refusals_in
 from jobs.api.openapi.operations import paths
 from jobs.api.openapi.requests import FORM, UPLOAD, manifest_of
+from jobs.api.parameters import methods
 from jobs.api.site import site_of
 from jobs.conf import Config
 

@@ -188,7 +188,7 @@ _BARE_STATUS: dict[str, Schema] = {
             "worker_id": either(_WORKER_ID, NULL),
             "signature": {
                 **either(_SIGNATURE, NULL),
-                "description": "That of the receipt; null before the end.",
+                "description": "That of the receipt, or null.",
             },
         }
     ),
@@ -220,7 +220,7 @@ _FILE: dict[str, Schema] = {
 }
 _RECEIPT: Schema = {
     **either(ref("Envelope"), NULL),
-    "description": "Signed by this server; null before the end, and when it has no key.",
+    "description": "Signed by this server; null before the end, and where it did not sign.",
 }
 _STATUS: dict[str, Schema] = {
     **_BARE_STATUS,

@@ -2,7 +2,6 @@
 
 from jobs import archives
 from jobs.api import live, uploads, wire
-from jobs.api.asked import WAIT_SECONDS
 from jobs.api.openapi.notation import (
     REASONS,
     Object,
@@ -14,6 +13,7 @@ from jobs.api.openapi.notation import (
     query,
 )
 from jobs.api.openapi.shapes import BINARY, JOB_ID, TEXT, Schema, ref, words
+from jobs.api.parameters import WAIT_SECONDS
 from jobs.conf import MIB, Config
 from jobs.receipt import MEDIA_TYPE
 
