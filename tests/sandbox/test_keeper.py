@@ -318,6 +318,15 @@ def test_neither_keeper_nor_web_nor_launcher_opens_the_key(worker_key: Path) -> 
     assert opened == signer
 
 
+def _signers(keeper: int) -> list[int]:
+    found = []
+    for pid in _children(keeper):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if b"sandbox.signer" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
 def test_a_signal_while_the_signer_starts_ends_the_keeper(worker_key: Path) -> None:
     """The signer stands still here from its first call on."""
     keeper = subprocess.Popen(
@@ -325,9 +334,10 @@ def test_a_signal_while_the_signer_starts_ends_the_keeper(worker_key: Path) -> N
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        assert wait_until(lambda: bool(_children(keeper.pid)), 10 * SLOW)
+        # Not before its exec: until then the keeper stands still with it.
+        assert wait_until(lambda: bool(_signers(keeper.pid)), 10 * SLOW)
         with suppress(ProcessLookupError):
-            for pid in _children(keeper.pid):
+            for pid in _signers(keeper.pid):
                 os.kill(pid, signal.SIGSTOP)
         keeper.send_signal(signal.SIGTERM)
         keeper.communicate(timeout=10 * SLOW)
