@@ -80,8 +80,10 @@ def crowded(server: Server) -> None:
     """Has had many outputs, and a crowd around full logs: what the allocator keeps from then on is
     no growth. For the files whose attacks are as large; before others it would hide what grows."""
     attacker = Attacker(server)
+    attacker.python("for n in range(10_000): open(f'{n}', 'w').close()")
     attacker.python(MANY_OUTPUTS)
-    crowd_around(attacker, full_logs(attacker))
+    for _ in range(3):  # until what is kept of it is all that ever will be
+        crowd_around(attacker, full_logs(attacker))
     attacker.leave()
 
 

@@ -31,7 +31,7 @@ from sandrun_site.asgi import door
 from sandrun_site.wiring import open_site
 
 MANAGE = Path(__file__).resolve().parents[3] / "manage.py"
-BACKLOG = 511
+BACKLOG = 4096  # a full queue drops who comes next, who then asks again after a second
 _ANY = ("", "0.0.0.0", "::")
 
 
