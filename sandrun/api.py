@@ -170,4 +170,4 @@ def _word(job: str) -> str:
 
 
 def _bearer(token: str) -> Mapping[str, str]:
-    return {"Authorization": f"Bearer {quote(token, safe='')}"}
+    return {"Authorization": f"Bearer {quote(token, safe='')}"} if token else {}

@@ -1,0 +1,1 @@
+"""What users import and type, against a real server."""
