@@ -28,7 +28,7 @@ what we do wrong is a SandboxError.
 
 from typing import Literal, NamedTuple
 
-# Every word that a refusal may have; docs/problems.md tells of each.
+# Every word that a refusal may have; jobs/api/problems.md tells of each.
 Reason = Literal[
     "invalid_request",
     "invalid_manifest",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sandrun.result import Result as Result
     from sandrun.result import Usage as Usage
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "sandrun.client": ("AsyncClient", "AsyncJob", "Client", "Job", "run"),
     "sandrun.errors": (

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from django.conf import settings
 
+import jobs
+import sandrun
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = (ROOT / "requirements.lock", ROOT / "requirements-dev.lock")
 
@@ -50,6 +53,11 @@ class Imports(unittest.TestCase):
         self.assertFalse(large.intersection(done.stdout.split()))
 
 
+class Versions(unittest.TestCase):
+    def test_the_server_and_the_client_have_one_version(self) -> None:
+        self.assertEqual(jobs.VERSION, sandrun.__version__)
+
+
 class NoDatabase(unittest.TestCase):
     def test_no_database_is_configured(self) -> None:
         # Django itself puts its dummy, which refuses every use, into an empty DATABASES
@@ -68,11 +76,10 @@ class Locks(unittest.TestCase):
 
     def test_every_dependency_is_locked(self) -> None:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-        for lock, wanted in zip(
-            LOCKS,
-            (project["project"]["dependencies"], project["dependency-groups"]["dev"]),
-            strict=True,
-        ):
+        ours, extras = project["project"], project["project"]["optional-dependencies"]
+        served = ours["dependencies"] + extras["server"]
+        tested = project["dependency-groups"]["dev"] + extras["mcp"] + extras["completion"]
+        for lock, wanted in zip(LOCKS, (served, tested), strict=True):
             locked = set(re.findall(r"(?m)^([a-z0-9-]+)==", lock.read_text()))
             names = {re.split(r"[^\w-]", name)[0].lower() for name in wanted}
             self.assertLessEqual(names, locked)

@@ -6,11 +6,9 @@ Imported only where it is asked for: the library takes 0.15 s to load.
 
 import platform
 import socket
-import tomllib
 import typing
 from collections.abc import Iterator
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -26,6 +24,7 @@ from prometheus_client.registry import Collector
 from twisted.internet import protocol
 from twisted.protocols import policies
 
+from jobs import VERSION
 from jobs.api.channel import reactor
 from jobs.api.server import Server
 from jobs.errors import Reason
@@ -40,7 +39,6 @@ TwistedProtocol: Any = protocol.Protocol  # come without types
 TwistedFactory: Any = protocol.Factory
 TimeoutMixin: Any = policies.TimeoutMixin
 
-_PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 _ENDS = [("completed", ""), *(("failed", reason) for reason in model.REASONS)]
 
 
@@ -58,8 +56,7 @@ class ServerCollector(Collector):
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        version = tomllib.loads(_PROJECT.read_text())["project"]["version"]
-        self._build = {"version": version, "python": platform.python_version()}
+        self._build = {"version": VERSION, "python": platform.python_version()}
 
     def collect(self) -> Iterator[Metric]:
         engine = self._server.engine

@@ -1,4 +1,5 @@
-"""The pages behind the `type` of an error: each is a section of docs/problems.md."""
+"""The pages behind the `type` of an error: each is a section of problems.md beside
+this file."""
 
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from jobs.api.clients import rated
 from jobs.api.parameters import methods
 from jobs.api.views import not_found
 
-_DOCUMENT = Path(__file__).resolve().parents[2] / "docs/problems.md"
+_DOCUMENT = Path(__file__).with_name("problems.md")
 
 
 def _pages() -> dict[str, str]:

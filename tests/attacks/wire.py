@@ -111,7 +111,7 @@ def request(method: str, target: str | bytes, body: bytes | None = None, *header
 @functools.cache
 def problems() -> dict[str, str]:
     """By reason: the first paragraph of its page, which names the statuses."""
-    sections = (REPOSITORY / "docs/problems.md").read_text().split("\n## ")[1:]
+    sections = (REPOSITORY / "jobs/api/problems.md").read_text().split("\n## ")[1:]
     return {section.split()[0]: section.split("\n\n")[1] for section in sections}
 
 

@@ -30,7 +30,7 @@ from sandbox.errors import SandboxError
 from sandrun_site.asgi import door
 from sandrun_site.wiring import open_site
 
-MANAGE = Path(__file__).resolve().parents[3] / "manage.py"
+SETTINGS = "--settings=sandrun_site.settings"  # said once more: the keeper passes no other variable
 BACKLOG = 4096  # a full queue drops who comes next, who then asks again after a second
 _ANY = ("", "0.0.0.0", "::")
 
@@ -132,11 +132,11 @@ class Command(BaseCommand):
 def _become_keeper() -> NoReturn:
     if os.geteuid() != 0:
         _exit("isolating jobs needs root: sudo script/server")
-    python = sys.executable
-    os.execv(
-        python,
-        [python, "-I", "-m", "sandbox.keeper", "--", python, "-I", str(MANAGE), *sys.argv[1:]],
-    )
+    words = [word for word in sys.argv[1:] if word != SETTINGS]
+    isolated = [sys.executable, "-I", "-m"]
+    # Not manage.py, which is there in a checkout only.
+    serve = [*isolated, "django", *words, SETTINGS]
+    os.execv(sys.executable, [*isolated, "sandbox.keeper", "--", *serve])
 
 
 def _inherited(name: str, text: str) -> socket.socket:
