@@ -102,9 +102,12 @@ class Api:
         """The bytes that are kept of "stdout" or "stderr"."""
         return (await self._ask(Request("GET", f"/logs/{_word(job)}?stream={stream}"))).body
 
-    async def download(self, url: str) -> bytes:
-        """What is at the `download_url` of an output."""
-        return (await self._ask(Request("GET", url, {"Accept": "*/*"}))).body
+    async def download(self, url: str, offset: int = 0, size: int | None = None) -> bytes:
+        """What is at the `download_url` of an output; of it `size` bytes, from `offset` on."""
+        headers = {"Accept": "*/*"}
+        if offset or size is not None:
+            headers["Range"] = f"bytes={offset}-{'' if size is None else offset + size - 1}"
+        return (await self._ask(Request("GET", url, headers))).body
 
     async def archive(self, job: str) -> bytes:
         """All outputs as tar.gz."""

@@ -114,15 +114,19 @@ class AsyncJob:
     async def status(self) -> Json:
         return await self._api.status(self.id)
 
+    async def log(self, stream: StreamName) -> bytes:
+        """What it has printed to `stream` by now, as much as is kept of it."""
+        return await self._api.log(self.id, stream)
+
     async def outputs(self) -> list[Json]:
         """What is known of each file that it made: path, size_bytes, sha256, mime_type and more."""
         listed: list[Json] = (await self._api.outputs(self.id))["outputs"]
         return listed
 
-    async def download(self, path: str) -> bytes:
-        """One output."""
+    async def download(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
+        """One output; of it `size` bytes, from `offset` on, which lies within it."""
         name = quote(path.encode("utf-8", "surrogateescape"), safe="/")
-        return await self._api.download(f"/download/{quote(self.id, safe='')}/{name}")
+        return await self._api.download(f"/download/{quote(self.id, safe='')}/{name}", offset, size)
 
     async def receipt(self) -> Json:
         return await self._api.receipt(self.id)
@@ -335,13 +339,17 @@ class Job:
     def status(self) -> Json:
         return now(self._job.status())
 
+    def log(self, stream: StreamName) -> bytes:
+        """See AsyncJob.log."""
+        return now(self._job.log(stream))
+
     def outputs(self) -> list[Json]:
         """See AsyncJob.outputs."""
         return now(self._job.outputs())
 
-    def download(self, path: str) -> bytes:
-        """One output."""
-        return now(self._job.download(path))
+    def download(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
+        """See AsyncJob.download."""
+        return now(self._job.download(path, offset, size))
 
     def receipt(self) -> Json:
         return now(self._job.receipt())

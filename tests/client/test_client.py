@@ -186,6 +186,16 @@ def test_a_job_that_is_read_without_its_outputs_says_how_to_get_one(client: sand
     with pytest.raises(sandrun.SandrunError, match="was not downloaded"):
         output.bytes  # noqa: B018
     assert job.download("a") == b"x"
+
+
+def test_a_part_of_an_output_and_what_was_printed_by_now_can_be_had(client: sandrun.Client) -> None:
+    code = "import sys; print('héllo'); sys.stderr.write('x'); open('a', 'w').write('0123456789')"
+    job = client.submit(code)
+    job.wait(download=False)
+    assert (job.log("stdout"), job.log("stderr")) == ("héllo\n".encode(), b"x")
+    assert (job.download("a", 2, 3), job.download("a", 7), job.download("a")) == (
+        b"234", b"789", b"0123456789",
+    )  # fmt: skip
     assert job.outputs()[0]["path"] == "a"
 
 
