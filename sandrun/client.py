@@ -66,27 +66,31 @@ class AsyncJob:
         *,
         check: bool = False,
         download: bool = True,
+        log: bool = True,
+        since: int = 0,
         on_output: OnOutput | None = None,
         on_event: OnEvent | None = None,
     ) -> Result:
-        """Its Result, once it is over; with all outputs, if `download`. Raises WaitTimeout after
-        `timeout` seconds (the job goes on), and with `check` JobFailed.
+        """Its Result, once it is over; with all outputs, if `download`. Without `log` what it
+        prints goes to the callbacks alone, those of what follows the seq `since`. Raises
+        WaitTimeout after `timeout` seconds (the job goes on), and with `check` JobFailed.
         """
         printed: dict[str, list[bytes]] = {stream: [] for stream in STREAMS}
         last: Json = {}
         until = None if timeout is None else time.monotonic() + timeout
-        async with aclosing(self._api.frames(self.id, 0, until)) as frames:
+        async with aclosing(self._api.frames(self.id, since, until)) as frames:
             async for last in frames:
                 if last["type"] in printed:
                     data = data_of(last)
-                    printed[last["type"]].append(data)
+                    if log:
+                        printed[last["type"]].append(data)
                     if on_output:
                         on_output(last["type"], data)
                 if on_event:
                     on_event(last)
         await self.fed()
         stdout, stderr = (b"".join(printed[stream]) for stream in STREAMS)
-        result = await self._result(self._end(last), stdout, stderr, download)
+        result = await self._result(self._end(last), stdout, stderr, log, download)
         if check and not result.ok:
             raise JobFailed(result)
         return result
@@ -162,12 +166,14 @@ class AsyncJob:
         gone = "The job was deleted, or has been forgotten"
         raise JobNotFound(404, {"error": gone, "reason": "unknown_job"})
 
-    async def _result(self, end: Json, stdout: bytes, stderr: bytes, download: bool) -> Result:
+    async def _result(
+        self, end: Json, stdout: bytes, stderr: bytes, log: bool, download: bool
+    ) -> Result:
         status, listed = end, end["outputs"]
         unsaid = end["receipt"] is None and end["worker_metadata"]["signature"] is not None
         if unsaid or not end["outputs_complete"]:  # too much for one frame
             status, listed = await self._api.status(self.id), await self.outputs()
-        if "log" in end["limits_hit"]:  # we have seen more than the server keeps, and signs
+        if log and "log" in end["limits_hit"]:  # we have seen more than the server keeps, and signs
             stdout = await self._api.log(self.id, "stdout")
             stderr = await self._api.log(self.id, "stderr")
         contents = await self._contents(listed) if download else {}
@@ -318,15 +324,18 @@ class Job:
         *,
         check: bool = False,
         download: bool = True,
+        log: bool = True,
+        since: int = 0,
         on_output: OnOutput | None = None,
         on_event: OnEvent | None = None,
     ) -> Result:
         """See AsyncJob.wait."""
         return now(
             self._job.wait(
-                timeout, check=check, download=download, on_output=on_output, on_event=on_event
+                timeout, check=check, download=download, log=log, since=since,
+                on_output=on_output, on_event=on_event,
             )
-        )
+        )  # fmt: skip
 
     def events(self, since: int = 0) -> Iterator[Json]:
         """See AsyncJob.events."""
