@@ -7,7 +7,7 @@ off goes on where it was read to. docs/api.md has what is asked and answered.
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -21,15 +21,26 @@ FOLLOWS = 8  # times that a log is asked for in a row and nothing comes: half a 
 LONGEST_PAUSE = 10.0
 
 Json = dict[str, Any]
+OnPause = Callable[[float, Refused], None]  # seconds until it is asked again, and why not now
 
 
 class Api:
-    """`patience`: seconds that a request may wait, all in all, where the server is at its limit."""
+    """`patience`: seconds that a request may wait, all in all, where the server is at its limit;
+    `on_pause` hears of it every second.
+    """
 
-    def __init__(self, network: Network, url: str, timeout: float, patience: float) -> None:
+    def __init__(
+        self,
+        network: Network,
+        url: str,
+        timeout: float,
+        patience: float,
+        on_pause: OnPause | None = None,
+    ) -> None:
         self.network = network
         self._http = Http(network, url, timeout)
         self._patience = patience
+        self._on_pause = on_pause
 
     @property
     def url(self) -> str:
@@ -139,14 +150,22 @@ class Api:
                 pause = _pause(tries)
             except Refused as error:
                 if error.retry_after and error.retry_after <= patience:
-                    pause = error.retry_after
-                    patience -= pause
+                    patience -= error.retry_after
                     tries = 0
+                    await self._sit_out(error.retry_after, error)
+                    continue
                 elif tries < TRIES and _is_transient(error):
                     pause = _pause(tries)
                 else:
                     raise
             await self.network.sleep(pause)
+
+    async def _sit_out(self, seconds: float, error: Refused) -> None:
+        while seconds > 0:
+            if self._on_pause:
+                self._on_pause(seconds, error)
+            await self.network.sleep(min(seconds, 1))
+            seconds -= 1
 
 
 def _is_transient(error: Refused) -> bool:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Self, TypedDict, Unpack
 from urllib.parse import quote
 
-from sandrun.api import Api, Json
+from sandrun.api import Api, Json, OnPause
 from sandrun.errors import JobFailed, JobNotFound, Refused
 from sandrun.http import Progress
 from sandrun.lines import STREAMS, Lines, data_of
@@ -217,16 +217,21 @@ class AsyncJob:
 class AsyncClient:
     """Runs jobs on the server at `server` (or $SANDRUN_SERVER, or this machine's). `timeout`:
     seconds without a sign of life from it; `patience`: seconds to wait where it is at its limit,
-    before RateLimited is raised.
+    before RateLimited is raised; `on_pause` hears every second how many are left.
     """
 
     _network: Network = AsyncioNetwork()
 
     def __init__(
-        self, server: str | None = None, *, timeout: float = TIMEOUT, patience: float = 0
+        self,
+        server: str | None = None,
+        *,
+        timeout: float = TIMEOUT,
+        patience: float = 0,
+        on_pause: OnPause | None = None,
     ) -> None:
         url = server or os.environ.get("SANDRUN_SERVER") or SERVER
-        self._connect = partial(Api, self._network, url, timeout, patience)
+        self._connect = partial(Api, self._network, url, timeout, patience, on_pause)
         self._api = self._connect()
 
     @property
@@ -390,9 +395,14 @@ class Client:
     """See AsyncClient, whose words these are without `await`. For one thread at a time."""
 
     def __init__(
-        self, server: str | None = None, *, timeout: float = TIMEOUT, patience: float = 0
+        self,
+        server: str | None = None,
+        *,
+        timeout: float = TIMEOUT,
+        patience: float = 0,
+        on_pause: OnPause | None = None,
     ) -> None:
-        self._client = _Blocking(server, timeout=timeout, patience=patience)
+        self._client = _Blocking(server, timeout=timeout, patience=patience, on_pause=on_pause)
 
     @property
     def server(self) -> str:
