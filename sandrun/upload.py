@@ -61,6 +61,8 @@ def upload(
                 raise SandrunError("files= cannot be added to an archive")
             return Upload(_form(name, data, asked), feed)
         asked.setdefault("entrypoint", name)
+        if "." not in name:
+            _heed_first_line(data, asked)
         _add(contents, name, data)
     if sum(map(len, contents.values())) <= _JSON_BYTES:
         return Upload(_json(contents, asked), feed)
@@ -84,12 +86,17 @@ def _stdin(stdin: str | bytes | None, asked: dict[str, Any]) -> bytes | None:
 
 def _name(code: bytes, asked: dict[str, Any]) -> str:
     """What the file is called that holds the code, whose first line may say what runs it."""
+    _heed_first_line(code, asked)
     named = asked.get("interpreter") or asked.get("environment") or ""
-    if not named and (found := _SHEBANG.match(code[:256])):
-        word = found[2] if found[1].endswith(b"/env") and found[2] else found[1]
-        named = re.sub(r"[0-9.]+$", "", os.path.basename(word).decode("latin-1"))
-        asked["interpreter"] = named
     return _NAMES.get(named, "main")
+
+
+def _heed_first_line(code: bytes, asked: dict[str, Any]) -> None:
+    """What #! says runs it, unless something else says so."""
+    said = asked.get("interpreter") or asked.get("environment")
+    if not said and (found := _SHEBANG.match(code[:256])):
+        word = found[2] if found[1].endswith(b"/env") and found[2] else found[1]
+        asked["interpreter"] = re.sub(r"[0-9.]+$", "", os.path.basename(word).decode("latin-1"))
 
 
 def _content(content: Content) -> bytes:
