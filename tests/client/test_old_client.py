@@ -94,7 +94,8 @@ def test_a_directory_is_sent_as_it_is_with_all_arguments(
     (tmp_path / "results").mkdir()
     (tmp_path / "main.py").write_text(
         "import os, sys\n"
-        "print(sys.argv[1:], open('.env').read(), open('data.bin', 'rb').read(), os.listdir('results'))\n"
+        "print(sys.argv[1:], open('.env').read(), open('data.bin', 'rb').read(), end=' ')\n"
+        "print(os.listdir('results'))\n"
         "open('results/out.json', 'w').write('{}'); open('other', 'w').close()\n"
     )
     result = client.run_and_wait(
