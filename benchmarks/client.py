@@ -3,7 +3,7 @@
     sudo .venv/bin/python benchmarks/client.py [--rounds 100]
 
 Whole processes, from their start to their end, against one local server; at most 120 ms more than
-curl is the aim. Also a request of a client that is already there, and the start of the command alone.
+curl is the aim. Also a request of a client that is already there, and the start of the command.
 """
 
 import argparse

@@ -77,7 +77,7 @@ class Api:
                 failures += 1
                 if failures == FOLLOWS:
                     raise
-            await self.network.sleep(_pause(failures))
+            await self.network.sleep(pause(failures))
 
     async def _frames(
         self, job: str, since: int, until: float | None
@@ -147,18 +147,15 @@ class Api:
             except ConnectionFailed:
                 if tries == TRIES:
                     raise
-                pause = _pause(tries)
             except Refused as error:
                 if error.retry_after and error.retry_after <= patience:
                     patience -= error.retry_after
                     tries = 0
                     await self._sit_out(error.retry_after, error)
                     continue
-                elif tries < TRIES and _is_transient(error):
-                    pause = _pause(tries)
-                else:
+                if tries == TRIES or not _is_transient(error):
                     raise
-            await self.network.sleep(pause)
+            await self.network.sleep(pause(tries))
 
     async def _sit_out(self, seconds: float, error: Refused) -> None:
         while seconds > 0:
@@ -174,7 +171,7 @@ def _is_transient(error: Refused) -> bool:
     return by_a_proxy or error.reason == "in_flight"
 
 
-def _pause(times: int) -> float:
+def pause(times: int) -> float:
     """Seconds before the next try: longer each time, and not the same for all who were cut off."""
     return float(min(0.1 * 2**times, LONGEST_PAUSE) * random.uniform(0.5, 1))
 

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Self, TypedDict, Unpack
 from urllib.parse import quote
 
-from sandrun.api import Api, Json, OnPause
-from sandrun.errors import JobFailed, JobNotFound, Refused
+from sandrun.api import FOLLOWS, Api, Json, OnPause, pause
+from sandrun.errors import ConnectionFailed, JobFailed, JobNotFound, Refused
 from sandrun.http import Progress
 from sandrun.lines import STREAMS, Lines, data_of
 from sandrun.project import Project
@@ -195,7 +195,7 @@ class AsyncJob:
         self._feed = api.network.aside(partial(self._send_stdin, api, data))
 
     async def _send_stdin(self, api: Api, data: bytes) -> None:
-        at = 0
+        at = failures = 0
         try:
             while True:
                 piece = data[at : at + _FEED_BYTES]
@@ -203,11 +203,19 @@ class AsyncJob:
                 try:
                     await api.stdin(self.id, self._token(), piece, at, is_last)
                 except Refused as error:
-                    if error.reason != "stdin_full":
+                    if error.reason == "stdin_full":
+                        await api.network.sleep(_FEED_PAUSE)
+                        continue
+                    if error.reason != "stdin_position" or not failures:
                         return  # it reads no more, or is over: its result says so
-                    await api.network.sleep(_FEED_PAUSE)
+                    # The piece had come, and the answer was lost.
+                except ConnectionFailed:
+                    failures += 1
+                    if failures == FOLLOWS:
+                        return  # whoever waits for the job hears it too
+                    await api.network.sleep(pause(failures))
                     continue
-                at += len(piece)
+                at, failures = at + len(piece), 0
                 if is_last:
                     return
         finally:

@@ -376,6 +376,19 @@ def test_a_log_that_breaks_off_again_and_again_arrives_once_and_whole(server: Se
         assert asyncio.run(main()) == PRINTED
 
 
+def test_a_large_stdin_comes_whole_over_connections_that_break(server: Server) -> None:
+    data = b"".join(b"%d\n" % n for n in range(60_000))
+    code = "import sys, hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"
+
+    def cut(number: int, head: bytes) -> int | None:
+        """Some answers are lost, and each time the connection with them."""
+        return (1500, 40)[number % 2] if b"/stdin" in head else None
+
+    with Proxy(server.port, cut) as proxy, sandrun.Client(proxy.url) as client:
+        assert client.run(code, stdin=data).stdout == f"{hashlib.sha256(data).hexdigest()}\n"
+        assert sum(b"/stdin" in head for head in proxy.heads) > 4
+
+
 def test_a_submission_whose_answer_was_lost_is_one_job(server: Server) -> None:
     with Proxy(server.port, lambda number, _: 0 if number == 0 else None) as proxy:
         with sandrun.Client(proxy.url) as client:
