@@ -95,7 +95,7 @@ def _parse(arguments: Sequence[str] | None) -> Asked:
 def _verify(asked: Asked) -> tuple[Receipt, dict[str, bool]]:
     """The Receipt, and which of all that could be checked was."""
     envelope, answer = _read_receipt(asked.receipt)
-    keys = [_key(text) for text in asked.key]
+    keys = [read_key(text) for text in asked.key]
     receipt = verify(envelope, keys, job_id=asked.job, nonce=asked.nonce)
     in_answer = answer is not None and "logs" in answer
     raw = {
@@ -141,7 +141,8 @@ def _open(path: str) -> BinaryIO:
     return open(path, "rb")
 
 
-def _key(text: str) -> str:
+def read_key(text: str) -> str:
+    """The worker id that `text` is, or names a file of. Raises NotVerified."""
     if is_worker_id(text):
         return text
     try:
