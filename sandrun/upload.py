@@ -20,10 +20,12 @@ _JSON_BYTES = 256 << 10  # larger uploads go as an archive
 _STDIN_BYTES = 32 << 10  # larger ones, and what is no text, are sent while the job runs
 _ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 _SHEBANG = re.compile(rb"#!\s*(\S+)(?:\s+(?:-S\s+)?(\S+))?")
-# What code without a name is called. Others are told by their interpreter alone.
+# What code without a name is called: compilers go by that, others by their interpreter alone.
 _NAMES = {
     "": "main.py", "python": "main.py", "python3": "main.py", "node": "main.js",
-    "javascript": "main.js", "bash": "main.sh", "sh": "main.sh",
+    "javascript": "main.js", "bash": "main.sh", "sh": "main.sh", "c": "main.c", "gcc": "main.c",
+    "cpp": "main.cpp", "c++": "main.cpp", "g++": "main.cpp", "go": "main.go", "golang": "main.go",
+    "rust": "main.rs", "rs": "main.rs", "rustc": "main.rs", "java": "Main.java",
 }  # fmt: skip
 
 

@@ -128,6 +128,9 @@ def test_stdin_that_nobody_reads_keeps_nobody_waiting(client: sandrun.Client) ->
 
 def test_code_runs_as_its_interpreter_or_first_line_says(client: sandrun.Client) -> None:
     assert client.run("console.log(1)", interpreter="node").stdout == "1\n"
+    assert (
+        client.run('#include <stdio.h>\nint main() { puts("c"); }', interpreter="c").stdout == "c\n"
+    )
     assert client.run("#!/usr/bin/env bash\necho ${BASH_VERSION:+yes}").stdout == "yes\n"
     assert client.run("#!/usr/bin/perl\nprint 1 . 2").stdout == "12"
     assert client.run(files={"x.sh": "echo $0"}).stdout == "./x.sh\n"
