@@ -320,6 +320,7 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+        await self._network.sleep(0)  # the event loop closes them only in its next round
 
 
 class Job:

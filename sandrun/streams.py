@@ -221,7 +221,7 @@ class AsyncioStream:
         return self._reader.at_eof() or self._writer.is_closing()
 
     def close(self) -> None:
-        self._writer.close()
+        self._writer.transport.abort()  # at once: there is nothing that anybody waits for
 
 
 class AsideTask:
