@@ -7,7 +7,6 @@
 # ///
 """
 
-import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -46,6 +45,8 @@ def _table(text: str) -> dict[str, Any]:
         raise SandrunError("There are two # /// script blocks; one must go.")
     if not blocks:
         return {}
+    import tomllib
+
     try:
         return tomllib.loads(blocks[0])
     except tomllib.TOMLDecodeError as error:

@@ -57,7 +57,7 @@ class Terminal:
         if not self.is_live or self._hushed:
             return
         try:
-            width = os.get_terminal_size(2).columns
+            width = os.get_terminal_size(2).columns or 80
         except OSError:
             width = 80
         self._own(f"\r\x1b[K{plain(text)[: max(width - 1, 20)]}")
