@@ -69,6 +69,9 @@ def _main(words: Sequence[str]) -> int:
         wrong = SandrunError(f"{error.filename or 'Sandrun'}: {error.strerror}.")
     except UnicodeError as error:
         wrong = SandrunError(f"That is no text that can be sent: {error}.")
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        wrong = SandrunError(f"The server's answer is not understood ({why}): is it Sandrun?")
     return _refuse(name, wrong, "--json" in arguments)
 
 

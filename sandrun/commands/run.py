@@ -13,7 +13,7 @@ from sandrun.commands import asking, saving, tokens
 from sandrun.commands.options import Parser, Usage, add_json, add_own_words, add_server, split
 from sandrun.commands.server import connect
 from sandrun.commands.signals import Interrupts
-from sandrun.commands.terminal import Terminal, Unwritable, say, size
+from sandrun.commands.terminal import Terminal, Unwritable, plain, say, size
 from sandrun.commands.watching import (
     Watch,
     as_json,
@@ -39,7 +39,7 @@ exit codes: the program's own; 128 + the signal that ended it; 124 time limit; 1
   cat hello.py | sandrun run -               sandrun run clean.py --stdin data.csv > clean.csv
   sandrun run plot.py -o out                 sandrun run x.py --json | jq .exit_code"""
 _BAR = 24
-_DRAWS = 0.1  # seconds from one drawing of the bar to the next
+_DRAWS = 0.1  # seconds after which a bar that has not moved is drawn with the new figures
 
 
 def parser() -> Parser:
@@ -109,16 +109,16 @@ def _begin(
 
 
 def _bar(terminal: Terminal, check: Callable[[], None]) -> Callable[[int, int], None]:
-    drawn = 0.0
+    drawn, last = 0.0, -1
 
     def sent(done: int, total: int) -> None:
-        nonlocal drawn
+        nonlocal drawn, last
+        full = _BAR * done // total
         if done < total:
             check()  # it can still be broken off: the server has no job of half an upload
-            if time.monotonic() < drawn + _DRAWS:
+            if full == last and time.monotonic() < drawn + _DRAWS:
                 return
-        drawn = time.monotonic()
-        full = _BAR * done // total
+        drawn, last = time.monotonic(), full
         bar = "#" * full + "-" * (_BAR - full)
         terminal.status(f"Uploading [{bar}] {size(done)} of {size(total)}")
 
@@ -135,12 +135,12 @@ def _submit(asked: argparse.Namespace, args: Sequence[str] | None) -> int:
     asked.detach = True
     terminal = Terminal(asked.quiet, asked.color)
     with Interrupts() as interrupts:
-        made = asking.submission(asked, args, terminal)
-        if asked.dry_run:
-            terminal.clear()
-            asking.tell_what_would_be_sent(made, asked.json)
-            return 0
         try:
+            made = asking.submission(asked, args, terminal)
+            if asked.dry_run:
+                terminal.clear()
+                asking.tell_what_would_be_sent(made, asked.json)
+                return 0
             with connect(asked.server, terminal, not asked.no_wait) as client:
                 job = _begin(asked, made, client, terminal, interrupts)
                 try:
@@ -154,7 +154,7 @@ def _submit(asked: argparse.Namespace, args: Sequence[str] | None) -> int:
                 if asked.json:
                     say_json(job.submitted)
                 else:
-                    say(job.id)
+                    say(plain(job.id))
                     terminal.tell(f"to see it: sandrun logs -f {job.id}")
         except KeyboardInterrupt:
             return interrupts.exit_code

@@ -15,7 +15,7 @@ def connect(given: str | None, terminal: Terminal, wait: bool = True) -> Client:
     """`wait`: where the server is at its limit, for a minute."""
 
     def on_pause(seconds: float, error: Refused) -> None:
-        terminal.status(f"{error} Asking again in {seconds:.0f} s")
+        terminal.status(f"Asking again in {seconds:.0f} s: {error}")
 
     return Client(address(given), patience=PATIENCE if wait else 0, on_pause=on_pause)
 

@@ -2,8 +2,10 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -203,6 +205,23 @@ def test_a_server_at_its_limit_is_waited_for_or_not(tmp_path: Path) -> None:
         assert server.end() == 0, server.banner
 
 
+def test_another_server_is_told_from_sandrun(sandrun: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            client, _ = listening.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        done = sandrun("submit", "-", "-s", url, stdin=b"print(1)")
+        thread.join()
+    assert done.code == 125 and "is it Sandrun?" in done.said and done.said.count("\n") == 1
+
+
 # ---- what needs no server
 
 
@@ -236,7 +255,7 @@ def test_every_command_has_a_help(sandrun: Command) -> None:
     assert sandrun() == whole and whole.code == 0
     commands = re.findall(r"^  (\w+)  ", whole.text, re.MULTILINE)
     assert {"run", "logs", "verify", "serve", "completion"} <= set(commands)
-    for command in set(commands) - {"mcp"}:
+    for command in commands:
         done = sandrun(command, "--help")
         assert (done.code, done.stderr) == (0, b""), command
         assert command in done.text or "script/server" in done.text
