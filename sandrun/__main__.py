@@ -52,7 +52,9 @@ def _main(words: Sequence[str]) -> int:
     if name in ("-h", "--help", "help"):
         return _print(_help())
     if name in ("-V", "--version", "version"):
-        return _print(f"sandrun {_version()}")
+        import sandrun
+
+        return _print(f"sandrun {sandrun.__version__}")
     from sandrun.errors import SandrunError
 
     try:
@@ -96,15 +98,6 @@ def _help() -> str:
         "The server: --server, else $SANDRUN_SERVER, [tool.sandrun] in pyproject.toml,\n"
         "sandrun/config.toml in $XDG_CONFIG_HOME or ~/.config, http://localhost:8443."
     )
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("sandrun-server")
-    except PackageNotFoundError:
-        return "from a checkout"
 
 
 def _no_such(name: str) -> Exception:

@@ -13,7 +13,7 @@ from sandrun.commands import asking, saving, tokens
 from sandrun.commands.options import Parser, Usage, add_json, add_own_words, add_server, split
 from sandrun.commands.server import connect
 from sandrun.commands.signals import Interrupts
-from sandrun.commands.terminal import Terminal, Unwritable, plain, say, size
+from sandrun.commands.terminal import Terminal, Unwritable, plain, plural, say, size
 from sandrun.commands.watching import (
     Watch,
     as_json,
@@ -145,7 +145,8 @@ def _submit(asked: argparse.Namespace, args: Sequence[str] | None) -> int:
                 job = _begin(asked, made, client, terminal, interrupts)
                 try:
                     interrupts.release()
-                    terminal.status("Sending what it reads")
+                    if made.stdin is not None:
+                        terminal.status("Sending what it reads")
                     job.fed()
                 except KeyboardInterrupt:
                     _cancel(job, terminal)
@@ -229,7 +230,7 @@ def _conclude(
     else:
         told = ""
         if asked.out:
-            told = f"; saved {len(result.outputs)} to {asked.out}"
+            told = f"; saved {plural(len(result.outputs), 'file')} to {asked.out}"
         elif not (asked.no_outputs or asked.rm):
             told = outputs_of(result, job.id)
         if asked.verify:

@@ -103,6 +103,8 @@ def tell_end(result: Result, terminal: Terminal, more: str = "") -> None:
     else:
         terminal.warn(f"{result.told}{more}")
     for name in result.limits_hit:
+        if name == result.reason:
+            continue
         terminal.tell(f"its limit was reached: {name}")
 
 
