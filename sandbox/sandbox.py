@@ -421,6 +421,7 @@ class Sandbox:
             if pause:
                 pause.cancel()
             loop.remove_reader(fd)
+            del look_again  # it and `look` hold each other, and `take`
         for _ in range(_LAST_READS):
             if over.done() or not read():
                 return

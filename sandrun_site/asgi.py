@@ -5,8 +5,9 @@
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import django
 from channels.routing import ProtocolTypeRouter, URLRouter
-from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
 
 from jobs.api import errors, sockets
 from jobs.api.site import SCOPE_KEY, Site
@@ -19,11 +20,20 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+class Handler(ASGIHandler):
+    """Django's, but for the exception by which it learns that a client has left, as each does in the
+    end. The exception and the request hold each other, and with it the connection and what was not
+    read of the answer, until the garbage is collected: fifty who hang up, 3 MB.
+    """
+
+    async def listen_for_disconnect(self, receive: Receive) -> None:
+        await receive()  # after the body nothing else comes
+
+
 def door(site: Site) -> Application:
     """The ASGI application of `site`."""
-    doors = ProtocolTypeRouter(
-        {"http": get_asgi_application(), "websocket": URLRouter(sockets.urlpatterns)}
-    )
+    django.setup(set_prefix=False)
+    doors = ProtocolTypeRouter({"http": Handler(), "websocket": URLRouter(sockets.urlpatterns)})
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         scope[SCOPE_KEY] = site

@@ -98,7 +98,12 @@ class Guard:
         return response
 
     async def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse:
-        return answer(error, request)
+        try:
+            return answer(error, request)
+        finally:
+            # It came through a thread, and the frames there would hold it and the request with it
+            # until the garbage is collected.
+            error.__traceback__ = None
 
 
 def refusal_of(

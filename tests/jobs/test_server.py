@@ -550,6 +550,22 @@ class Answers(unittest.TestCase):
                     self.assertLess(time.monotonic(), deadline, sockets_of(server.process.pid))
                     time.sleep(0.05)
 
+    def test_a_request_that_is_over_is_gone_without_the_garbage_collector(self) -> None:
+        """With it what its client did not read, and the head with its token. However it ends."""
+        with Wired(files={"big": 4 * MIB}, collects=False) as server:
+            job_id = self.submit(server)
+            whole = (get("/health"), get("/nowhere"), get(f"/status/{job_id}"), get("/status/none"))
+            for raw in (*whole, post(b"x", length=1), get(f"/download/{job_id}/big")):
+                server.ask(raw)
+            for path in (f"/download/{job_id}/big", f"/download/{job_id}?format=tar"):
+                with server.connect() as client:
+                    client.sendall(get(path))
+                    self.assertEqual(client.recv(1), b"H")  # and leaves
+            deadline = time.monotonic() + 10
+            while living := server.living():
+                self.assertLess(time.monotonic(), deadline, living)
+                time.sleep(0.1)  # Daphne looks once a second which are over
+
     def test_raw_bytes_in_a_name_reach_the_file(self) -> None:
         with Wired(files={"\udcff\n.bin": 3}) as server:
             job_id = self.submit(server)

@@ -3,6 +3,7 @@ its own since a reactor runs once. Says its port, as the real one does.
 """
 
 import asyncio
+import gc
 import json
 import os
 import select
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +22,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 class Wired:
     """Such a server while the block lasts. Every job makes `files` of so many bytes; with `hold`
-    none ends by itself; `settings` are fields of Config.
+    none ends by itself; without `collects` no garbage is collected; `settings` are fields of Config.
     """
 
     def __init__(
-        self, files: dict[str, int] | None = None, hold: bool = False, **settings: object
+        self,
+        files: dict[str, int] | None = None,
+        hold: bool = False,
+        collects: bool = True,
+        **settings: object,
     ) -> None:
-        self._orders = json.dumps({"files": files or {}, "hold": hold, "settings": settings})
+        orders = {"files": files or {}, "hold": hold, "collects": collects, "settings": settings}
+        self._orders = json.dumps(orders)
 
     def __enter__(self) -> "Wired":
         self.process = subprocess.Popen(
@@ -63,6 +70,13 @@ class Wired:
     def held(self) -> list[int]:
         """Bytes of each MemoryFile that the server has open."""
         return held(self.process.pid)
+
+    def living(self) -> dict[str, int]:
+        """How many there are of what a request consists of, by the names of their types."""
+        self.process.send_signal(signal.SIGUSR1)
+        assert self.process.stdout
+        found: dict[str, int] = json.loads(self.process.stdout.readline())
+        return found
 
     def peak_rss(self) -> int:
         """Bytes of memory that the server ever had in use."""
@@ -119,6 +133,14 @@ def main() -> None:
         known = {name: Interpreter(one, "fake") for name, one in runtimes.load().items()}
         return Site(config, engine, known, ("localhost", "127.0.0.1"))
 
+    def say_living(*_: object) -> None:
+        kinds = ("Request", "Channel", "ASGIRequest", "Reading", "Rejected", "UnknownJob")
+        names = (type(one).__name__ for one in gc.get_objects())
+        print(json.dumps(Counter(name for name in names if name in kinds)), flush=True)
+
+    signal.signal(signal.SIGUSR1, say_living)
+    if not orders["collects"]:
+        gc.disable()
     site = loop.run_until_complete(open_site())
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
