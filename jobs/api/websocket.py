@@ -25,9 +25,11 @@ _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes
 class Socket(WebSocketProtocol):
     """One WebSocket, on the transport that a Channel had until then."""
 
+    CONFIG_ATTRS = ()  # with them Autobahn would write a page about each socket, for no log of ours
     _waiting = 0  # messages of the client that nobody has taken
 
     def connectionMade(self) -> None:
+        vars(self).update(self.factory.options)
         super().connectionMade()
         self._address = self.transport.getPeer().host
         self.gate = Gate()
@@ -94,6 +96,7 @@ def factory(server: Any) -> WebSocketFactory:
         maxFramePayloadSize=MESSAGE_BYTES,
         tcpNoDelay=True,
     )
+    made.options = {name: getattr(made, name) for name in WebSocketProtocol.CONFIG_ATTRS}
     return made
 
 
