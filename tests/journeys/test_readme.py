@@ -2,8 +2,10 @@
 docs/settings.md explains are all there are.
 """
 
+import os
 import re
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -28,12 +30,18 @@ def test_the_commands_work_one_after_the_other(tmp_path: Path) -> None:
     generate = generate.replace("script/server", f"'{REPOSITORY}'/script/server")
     subprocess.run(["bash", "-c", STRICT + generate], cwd=tmp_path, check=True)
     server = Server("--worker-key", str(tmp_path / "worker.pem"))
+    env = {**os.environ, "SANDRUN_SERVER": f"http://localhost:{server.port}"}
     try:
+        [program] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        words = [sys.executable, "-Ic", program]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=env)
+        assert done.stdout == "42\n\n", done
         script = "".join(commands).replace("localhost:8443", f"localhost:{server.port}")
         script = script.replace(".venv/", f"'{REPOSITORY}'/.venv/")
         done = subprocess.run(
             ["bash", "-c", STRICT + script],
             cwd=tmp_path,
+            env=env,
             capture_output=True,
             text=True,
             timeout=60,
@@ -43,7 +51,7 @@ def test_the_commands_work_one_after_the_other(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.txt").read_text() == "a b"
     assert zipfile.ZipFile(tmp_path / "all.zip").namelist() == ["results/out.txt"]
-    assert done.stdout.startswith("42\n")
+    assert done.stdout.startswith("42\n42\n"), "by the command and by curl"
     assert '"results/out.txt"' in done.stdout
     assert '"deleted":true' in done.stdout
     assert '"reason": "exit"' in done.stdout, "the command without a server"
