@@ -407,7 +407,7 @@ class Sandbox:
             nonlocal pause
             if 0 < read() < _LITTLE:
                 loop.remove_reader(fd)
-                pause = loop.call_later(_PAUSE_SECONDS, look_again)
+                pause = loop.call_later(_PAUSE_SECONDS, look_again)  # noqa: F821 (deleted last)
 
         def look_again() -> None:
             loop.add_reader(fd, look)

@@ -21,9 +21,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Handler(ASGIHandler):
-    """Django's, but for the exception by which it learns that a client has left, as each does in the
-    end. The exception and the request hold each other, and with it the connection and what was not
-    read of the answer, until the garbage is collected: fifty who hang up, 3 MB.
+    """Django's, but for the exception by which it learns that a client has left, as each does in
+    the end. The exception and the request hold each other, and with it the connection and what was
+    not read of the answer, until the garbage is collected: fifty who hang up, 3 MB.
     """
 
     async def listen_for_disconnect(self, receive: Receive) -> None:

@@ -330,7 +330,8 @@ urlpatterns.insert(0, path("living", living))
 def test_what_was_forgotten_is_held_by_nobody(attacker: Attacker) -> None:
     """DP-08. Memory is given back, not scrubbed (sandbox/README.md says so): how often a word still
     stands in what the allocator will use again is printed. But no object that holds anything of a
-    job is alive, nor waits for the garbage collector, and nothing ever came into the memory of launcher and keeper."""
+    job is alive, nor waits for the garbage collector, and nothing ever came into the memory of
+    launcher and keeper."""
     marks: list[bytes] = []
     with checkout() as path:
         urls = path / "jobs/api/urls.py"

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 class Wired:
     """Such a server while the block lasts. Every job makes `files` of so many bytes; with `hold`
-    none ends by itself; without `collects` no garbage is collected; `settings` are fields of Config.
+    none ends by itself; without `collects` no garbage is collected; `settings` are of Config.
     """
 
     def __init__(
