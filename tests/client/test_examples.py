@@ -119,7 +119,7 @@ def test_every_submission_has_its_row_whatever_it_is(url: str, tmp_path: Path) -
     }
     assert "NameError" in rows["error.py"]["message"]
     assert rows["wrong.py"]["message"].startswith("case 1: it printed")
-    assert 0.9 < float(rows["loop.py"]["time_s"]) < 5
+    assert float(rows["loop.py"]["time_s"]) > 0.9
     assert 20 < float(rows["hog.py"]["memory_mb"]) <= 64.5
     assert rows["right.py"]["message"] == "" and float(rows["right.py"]["memory_mb"]) > 1
 
