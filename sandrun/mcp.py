@@ -3,21 +3,26 @@ Sandrun server. Speaks over stdin and stdout, or over streamable HTTP. docs/mcp.
 """
 
 import argparse
+import os
+import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sandrun.client import AsyncClient
+from sandrun.client import AsyncClient, Client
 from sandrun.errors import SandrunError
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
 
+    from sandrun.tools import Tools
+
 PATIENCE = 20.0  # seconds that a call may wait where the server is at its limit
 OURS = 125  # the exit code that is no job's
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-_GRACE_SECONDS = 2  # for calls that are under way when the server is ended
+_CANCEL_SECONDS = 3.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,25 +33,43 @@ def main(arguments: Sequence[str]) -> int:
     except SandrunError as error:
         return _fail(str(error))
     try:
-        from sandrun.tools import build  # takes 1.5 s: the SDK comes with it
+        from sandrun.tools import Tools, build  # takes 1.5 s: the SDK comes with it
     except ModuleNotFoundError as error:
         return _fail(
             f"the MCP server needs what is not installed here ({error.name}): "
             "pip install 'sandrun-server[mcp]'"
         )
-    try:
-        if options.http:
-            host, port = options.http
-            return _serve(build(client), host, port, options.allow_host)
-        build(client).run("stdio")
-        return 0
-    except KeyboardInterrupt:
-        return 130
+    tools = Tools(client)
+    _end_with_signals(tools, client.server)
+    if options.http:
+        host, port = options.http
+        return _serve(build(tools), host, port, options.allow_host)
+    build(tools).run("stdio")
+    return 0
+
+
+def _end_with_signals(tools: "Tools", url: str) -> None:
+    """Takes the jobs along whose callers wait. A thread that reads stdin would keep us here."""
+
+    def end(number: int, _: object) -> NoReturn:
+        with Client(url, timeout=_CANCEL_SECONDS) as client:
+            for job_id, owner_token in tools.waited_for.items():
+                with suppress(SandrunError):
+                    client.job(job_id, owner_token).cancel()
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
 
 
 def _serve(server: "MCPServer[Any]", host: str, port: int, names: Sequence[str]) -> int:
     import uvicorn
     from mcp.server.transport_security import TransportSecuritySettings
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # they are ours
 
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -62,11 +85,10 @@ def _serve(server: "MCPServer[Any]", host: str, port: int, names: Sequence[str])
         allowed_origins=[f"http://{name}" for name in hosts],
     )
     config = uvicorn.Config(
-        server.streamable_http_app(transport_security=safe),
-        log_level="warning", timeout_graceful_shutdown=_GRACE_SECONDS,
-    )  # fmt: skip
+        server.streamable_http_app(transport_security=safe), log_level="warning"
+    )
     print(f"sandrun: MCP is ready on http://{host}:{port}/mcp", file=sys.stderr, flush=True)
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(config).run(sockets=[listening])
     return 0
 
 

@@ -5,8 +5,8 @@ with its exit code; an error is what kept us from running it.
 import asyncio
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import wraps
 from typing import Annotated, Any, Literal, ParamSpec
 
@@ -42,10 +42,19 @@ Files = Annotated[
 ]
 
 
-def build(client: AsyncClient) -> MCPServer[Any]:
+def build(tools: "Tools") -> MCPServer[Any]:
     """The server, ready to be run."""
-    server: MCPServer[Any] = MCPServer("sandrun", instructions=INSTRUCTIONS, log_level="WARNING")
-    tools = Tools(client)
+
+    @asynccontextmanager
+    async def until_the_end(_: MCPServer[Any]) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            tools.close()
+
+    server: MCPServer[Any] = MCPServer(
+        "sandrun", instructions=INSTRUCTIONS, log_level="WARNING", lifespan=until_the_end
+    )
     runs, reads = _annotations(), _annotations(read_only=True)
     server.add_tool(tools.run_code, annotations=runs)
     server.add_tool(tools.run_project, annotations=runs)
@@ -97,6 +106,10 @@ class Tools:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
         self._tokens: dict[str, str] = {}  # owner_tokens, which die with this process
+        self.waited_for: dict[str, str] = {}  # those of jobs that a call waits for
+
+    def close(self) -> None:
+        self._client.close()
 
     # ---- running
 
@@ -207,6 +220,7 @@ class Tools:
         try:
             job = await told.during(submitting)
             told.job = job.id
+            self.waited_for[job.id] = job.owner_token or ""
             waiting = asyncio.create_task(
                 job.wait(download=False, on_output=told.output, on_event=told.event)
             )
@@ -214,6 +228,7 @@ class Tools:
                 return job, await told.during(waiting)
             finally:
                 waiting.cancel()
+                del self.waited_for[job.id]
         except BaseException:
             with anyio.move_on_after(_CANCEL_SECONDS, shield=True), suppress(SandrunError):
                 await (await submitting).cancel()

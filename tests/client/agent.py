@@ -96,7 +96,7 @@ def connected(
 @contextmanager
 def serving(url: str) -> Iterator[str]:
     """`sandrun mcp --http`: its URL."""
-    command = [*COMMAND, "--http", "127.0.0.1:0", "--server", url]
+    command = [*COMMAND, "--http", "127.0.0.1:0", "--allow-host", "box.example", "--server", url]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         try:
