@@ -2,6 +2,7 @@
 
 import base64
 import json
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from sandrun.result import Result, StreamName
 
 MAX_CHARACTERS = 8000  # of one text
 MAX_PICTURE_BYTES = 300_000
+_PIXELS = 8000  # in a row or column
 _PICTURES = 4  # that are shown of one job
 _LISTED = 12  # outputs that are told by name
 _NAME_CHARACTERS = 120
@@ -28,7 +30,8 @@ def picture_type(data: bytes) -> str | None:
     one makes whole conversations fail.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n") and data.endswith(b"IEND\xaeB`\x82"):
-        return "image/png"
+        width, height = struct.unpack(">II", data[16:24].rjust(8))
+        return "image/png" if max(width, height) <= _PIXELS else None
     if data.startswith(b"\xff\xd8\xff") and data.rstrip(b"\0").endswith(b"\xff\xd9"):
         return "image/jpeg"
     return None

@@ -38,10 +38,13 @@ DRAWS = """
 import struct, zlib
 def chunk(kind, data):
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-rows = b''.join(b'\\0' + bytes([x, 0, 255 - x]) * 16 for x in range(16))
-png = b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 16, 16, 8, 2, 0, 0, 0))
-png += chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
-open('plot.png', 'wb').write(png)
+def png(width, height):
+    rows = b''.join(b'\\0' + bytes([y, 0, 255 - y]) * width for y in range(height))
+    head = chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))
+    body = chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
+    return b'\\x89PNG\\r\\n\\x1a\\n' + head + body
+open('plot.png', 'wb').write(png(16, 16))
+open('wide.png', 'wb').write(png(9000, 1))
 open('fake.png', 'wb').write(b'\\x89PNG fake')
 open('a b\u00e9.csv', 'w').write('x,y\\n1,2\\n')
 open('data.bin', 'wb').write(bytes(range(256)))
@@ -176,7 +179,9 @@ def test_a_picture_is_shown_and_other_outputs_are_linked(agent: Agent) -> None:
     [shown] = pictures(result)
     png = base64.b64decode(shown.data)
     assert shown.mime_type == "image/png" and png.startswith(b"\x89PNG\r\n\x1a\n")
-    assert {link.name for link in links(result)} == {"fake.png", "a b\u00e9.csv", "data.bin"}
+    assert {link.name for link in links(result)} == {
+        "fake.png", "wide.png", "a b\u00e9.csv", "data.bin",
+    }  # fmt: skip
     assert "plot.png (image/png" in text(result) and "shown below" in text(result)
     assert shown.data[:40] not in json.dumps(result.structured_content)
     job = job_of(result)
