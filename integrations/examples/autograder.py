@@ -61,6 +61,8 @@ class Grader:
 
     async def grade(self, submission: Path) -> Row:
         row = Row(submission.name)
+        if is_strange(submission):
+            return Row(submission.name, "not runnable", message="neither a file nor a folder")
         for number, case in enumerate(self._cases, 1):
             try:
                 async with self._turns:
@@ -70,11 +72,11 @@ class Grader:
             except sandrun.InvalidJob as error:
                 self._note(row, number, "not runnable", str(error))
                 break
-            except (
-                sandrun.SandrunError
-            ) as error:  # theirs or ours, but no reason to lose the others
-                kind = "not runnable" if type(error) is sandrun.SandrunError else "not graded"
-                self._note(row, number, kind, str(error))
+            except (sandrun.Refused, sandrun.ConnectionFailed) as error:
+                self._note(row, number, "not graded", str(error))
+                break
+            except Exception as error:  # it cannot be read: no reason to lose the others
+                self._note(row, number, "not runnable", str(error) or type(error).__name__)
                 break
             row.time_s = max(row.time_s, round(result.usage.wall_seconds, 3))
             row.memory_mb = max(row.memory_mb, round(result.usage.memory_peak_bytes / 2**20, 1))
@@ -94,11 +96,15 @@ class Grader:
             row.message = plain(f"case {number}: {message}")[:MESSAGE_CHARACTERS]
 
 
+def is_strange(path: Path) -> bool:
+    """A link may lead to files of ours, and a pipe would keep us waiting."""
+    return path.is_symlink() or not (path.is_file() or path.is_dir())
+
+
 def plain(text: str) -> str:
-    """Without control characters; and no cell that a spreadsheet would take for a formula begins
-    with this text, since our own words stand before it.
-    """
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    """Without control characters, and nothing that a spreadsheet takes for a formula."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in text)
+    return f"'{shown}" if shown[:1] in ("=", "+", "-", "@") else shown
 
 
 async def grade_all(

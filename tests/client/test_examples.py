@@ -28,6 +28,7 @@ CASES = [
 ]
 SUBMISSIONS = {
     "right.py": SUM,
+    "=1+1.py": SUM,
     "right.c": "#include <stdio.h>\nint main(void) { int n, s = 0; while (scanf(\"%d\", &n) == 1) "
                "s += n; printf(\"%d\\n\", s); }",
     "right.js": "console.log(require('fs').readFileSync(0, 'utf8').trim().split(' ')"
@@ -96,6 +97,8 @@ def test_every_submission_has_its_row_whatever_it_is(url: str, tmp_path: Path) -
     (folder / "project/main.py").write_text("from adding import add\nprint(add(input()))")
     (folder / "project/adding.py").write_text("def add(s): return sum(map(int, s.split()))")
     (folder / "empty").mkdir()
+    (folder / "link.py").symlink_to(cases)
+    os.mkfifo(folder / "pipe.py")
     done = python(
         url, "autograder.py", folder, cases, tmp_path / "grades.csv",
         "--cpu-seconds", "1", "--memory-mb", "64",
@@ -116,6 +119,9 @@ def test_every_submission_has_its_row_whatever_it_is(url: str, tmp_path: Path) -
         "loop.py": ("time limit", 0),
         "hog.py": ("memory limit", 0),
         "empty": ("not runnable", 0),
+        "link.py": ("not runnable", 0),
+        "pipe.py": ("not runnable", 0),
+        "'=1+1.py": ("accepted", 3),
     }
     assert "NameError" in rows["error.py"]["message"]
     assert rows["wrong.py"]["message"].startswith("case 1: it printed")
