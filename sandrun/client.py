@@ -2,11 +2,8 @@
 (streams.py): what one can, the other can.
 """
 
-import io
 import os
-import tarfile
 import time
-import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
@@ -184,6 +181,9 @@ class AsyncJob:
         urls = [row["download_url"] for row in listed]
         if len(urls) <= _SINGLY:
             return {url: await self._api.download(url) for url in urls}
+        import io
+        import tarfile
+
         found = {}
         with tarfile.open(fileobj=io.BytesIO(await self._api.archive(self.id))) as archive:
             for member in archive:
@@ -288,7 +288,7 @@ class AsyncClient:
         path that the job sees them at. Raises Refused, ConnectionFailed or SandrunError.
         """
         made = upload(code, files, path, stdin, manifest)
-        submitted = await self._api.submit(made.body, str(uuid.uuid4()), on_upload)
+        submitted = await self._api.submit(made.body, os.urandom(16).hex(), on_upload)
         job = AsyncJob(self._api, submitted["job_id"], submitted["owner_token"], submitted)
         if made.stdin is not None:
             job._begin_feed(self._connect(), made.stdin)

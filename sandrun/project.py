@@ -4,11 +4,8 @@ Left out is what .gitignore and .sandrunignore name, what nobody means to send, 
 a secret: the server may be a stranger's. `!name` in a .sandrunignore brings a file back.
 """
 
-import gzip
-import io
 import os
 import stat
-import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -142,6 +139,10 @@ def _wanted(path: str, rules: "Rules") -> bool | None:
 
 def pack(contents: Iterable[tuple[Entry, bytes]]) -> bytes:
     """A tar.gz, the same for the same contents, whoever's they are and whenever they were made."""
+    import gzip
+    import io
+    import tarfile
+
     made = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=made, mode="wb", compresslevel=1, mtime=0, filename="") as packed,

@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -149,7 +148,7 @@ def _json(contents: Mapping[str, bytes], asked: Mapping[str, Any]) -> Body:
 
 
 def _form(name: str, archive: bytes, asked: Mapping[str, Any]) -> Body:
-    boundary = secrets.token_hex(16)
+    boundary = os.urandom(16).hex()
     kind = "Content-Disposition: form-data; name="
     begin = (
         f'--{boundary}\r\n{kind}"manifest"\r\n\r\n{json.dumps(dict(asked))}\r\n'
