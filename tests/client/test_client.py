@@ -12,6 +12,7 @@ import pytest
 
 import sandrun
 from sandrun.errors import NotVerified
+from sandrun.result import result_of
 from tests.client.cutting import Proxy
 from tests.journeys.server import Server, eventually
 
@@ -433,7 +434,8 @@ def test_a_result_proves_itself_and_an_altered_one_does_not(
     assert receipt.job_id == result.job_id and receipt.worker == result.worker_id == worker
     with pytest.raises(NotVerified):
         result.verify([worker], nonce="another")
-    for name, value in (("stdout_bytes", b"2\n"), ("stderr_bytes", b"x"), ("job_id", "job-x")):
+    altered = {"stdout_bytes": b"2\n", "stderr_bytes": b"x", "job_id": "job-x"}
+    for name, value in {**altered, "status": {**result.status, "wall_time": 9}}.items():
         kept = getattr(result, name)
         object.__setattr__(result, name, value)
         with pytest.raises(NotVerified):
@@ -442,6 +444,16 @@ def test_a_result_proves_itself_and_an_altered_one_does_not(
     object.__setattr__(result.outputs["a"], "data", b"y")
     with pytest.raises(NotVerified, match="a has another content"):
         result.verify([worker])
+
+
+def test_an_output_that_was_altered_on_its_way_is_no_result(client: sandrun.Client) -> None:
+    result = client.run("open('a', 'w').write('x')")
+    rows = [{**result.status["outputs"][0]}]
+    url = rows[0]["download_url"]
+    again = result_of(result.status, b"", b"", rows, {url: b"x"})
+    assert again.outputs["a"].bytes == b"x"
+    with pytest.raises(NotVerified, match="a was altered on its way"):
+        result_of(result.status, b"", b"", rows, {url: b"y"})
 
 
 def test_results_of_every_size_are_verified(client: sandrun.Client, worker: str) -> None:
