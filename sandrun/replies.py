@@ -138,6 +138,19 @@ def sections(named: Mapping[str, str]) -> str:
     )
 
 
+def text_in(data: bytes, more: bool) -> str | None:
+    """The text, if it is some; a character at either end may be cut through."""
+    if b"\0" in data:
+        return None
+    for first in range(4):
+        for last in range(4 if more else 1):
+            try:
+                return data[first : len(data) - last].decode()
+            except UnicodeDecodeError:
+                continue
+    return None
+
+
 def text_reply(text: str, told: Json | None = None) -> CallToolResult:
     return CallToolResult(
         content=[TextContent(text=text)], structured_content=None if told is None else dict(told)

@@ -7,6 +7,7 @@ import base64
 import binascii
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import wraps
 from typing import Annotated, Any, Literal, ParamSpec
 
@@ -221,9 +222,7 @@ class Tools:
             job = await told.during(submitting)
             told.job = job.id
             self.waited_for[job.id] = job.owner_token or ""
-            waiting = asyncio.create_task(
-                job.wait(download=False, on_output=told.output, on_event=told.event)
-            )
+            waiting = asyncio.create_task(_over(job, told))
             try:
                 return job, await told.during(waiting)
             finally:
@@ -262,7 +261,7 @@ class Tools:
                 return CallToolResult(content=content)
         size = found["size_bytes"]
         data = await job.download(path, offset, max_bytes) if offset < size else b""
-        text = _text_in(data, more=offset + len(data) < size)
+        text = replies.text_in(data, more=offset + len(data) < size)
         if text is None:
             told = f"{path} is no text: {found['mime_type']}, {size:,} bytes, sha256 "
             told += f"{found['sha256']}. From byte {offset:,}: {data[:32].hex(' ')}"
@@ -387,6 +386,13 @@ class Tools:
         return replies.text_reply(text)
 
 
+async def _over(job: AsyncJob, told: Progress) -> Result:
+    """Its Result, without what a flood has printed beyond what the server keeps."""
+    result = await job.wait(download=False, log=False, on_output=told.output, on_event=told.event)
+    stdout, stderr = await job.log("stdout"), await job.log("stderr")
+    return replace(result, stdout_bytes=stdout, stderr_bytes=stderr)
+
+
 def _contents(files: Mapping[str, str | Text] | None) -> dict[str, bytes]:
     contents = {}
     for path, content in (files or {}).items():
@@ -398,16 +404,3 @@ def _contents(files: Mapping[str, str | Text] | None) -> dict[str, bytes]:
         except (KeyError, binascii.Error, ValueError):
             raise SandrunError(f"The base64 of {path!a:.200} is none.") from None
     return contents
-
-
-def _text_in(data: bytes, more: bool) -> str | None:
-    """The text, if it is some; a character at either end may be cut through."""
-    if b"\0" in data:
-        return None
-    for first in range(4):
-        for last in range(4 if more else 1):
-            try:
-                return data[first : len(data) - last].decode()
-            except UnicodeDecodeError:
-                continue
-    return None

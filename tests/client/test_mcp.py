@@ -235,6 +235,16 @@ def test_long_text_is_cut_and_the_rest_can_be_read(agent: Agent) -> None:
     assert (end["text"], end["total"], end["offset"]) == ("www", 30_000, 29_997)
 
 
+def test_of_a_flood_both_ends_are_told_and_that_the_middle_is_lost(agent: Agent) -> None:
+    code = "print('begin'); print('x' * 12_000_000); print('end')"
+    result = agent.call("run_code", language="python", code=code)
+    assert not result.is_error and result.structured_content["limits_hit"] == ["log"]
+    assert "stdout:\nbegin\nxxx" in text(result) and "xxx\nend\n" in text(result)
+    assert "the middle is lost" in text(result) and len(text(result)) <= MAX_CHARACTERS
+    end = agent.call("read_log", job_id=job_of(result), offset=-4).structured_content
+    assert end["text"] == "end\n" and end["total"] < 11_000_000
+
+
 # ---- while it runs
 
 
