@@ -44,14 +44,12 @@ Files = Annotated[
 
 
 def build(tools: "Tools") -> MCPServer[Any]:
-    """The server, ready to be run."""
+    """The server, ready to be run; its connections are closed at its end."""
 
     @asynccontextmanager
     async def until_the_end(_: MCPServer[Any]) -> AsyncIterator[None]:
-        try:
+        async with tools.client:
             yield
-        finally:
-            tools.close()
 
     server: MCPServer[Any] = MCPServer(
         "sandrun", instructions=INSTRUCTIONS, log_level="WARNING", lifespan=until_the_end
@@ -105,12 +103,9 @@ class Tools:
     """Each method is a tool; its docstring and annotations are what an agent reads of it."""
 
     def __init__(self, client: AsyncClient) -> None:
-        self._client = client
+        self.client = client
         self._tokens: dict[str, str] = {}  # owner_tokens, which die with this process
         self.waited_for: dict[str, str] = {}  # those of jobs that a call waits for
-
-    def close(self) -> None:
-        self._client.close()
 
     # ---- running
 
@@ -200,7 +195,7 @@ class Tools:
         manifest: Any = dict(asked)
         if language is not None:
             manifest["interpreter"] = _INTERPRETERS.get(language.lower(), language)
-        job = await self._client.submit(code, files=files, stdin=stdin or None, **manifest)
+        job = await self.client.submit(code, files=files, stdin=stdin or None, **manifest)
         while len(self._tokens) >= _TOKENS:
             del self._tokens[next(iter(self._tokens))]
         self._tokens[job.id] = job.owner_token or ""
@@ -245,7 +240,7 @@ class Tools:
     ) -> CallToolResult:
         """Read a file that a job wrote: text, or a PNG or JPEG as a picture. Of other files only
         what they are is told, and a link."""
-        job = self._client.job(job_id)
+        job = self.client.job(job_id)
         outputs = await job.outputs()
         found = next((output for output in outputs if output["path"] == path), None)
         if found is None:
@@ -285,7 +280,7 @@ class Tools:
         stream: Literal["stdout", "stderr"] = "stdout",
     ) -> CallToolResult:
         """Read what a job printed, also while it runs: `limit` characters from `offset` on."""
-        job = self._client.job(job_id)
+        job = self.client.job(job_id)
         state = (await job.status())["status"]  # first: what is printed later is not missed
         text = (await job.log(stream)).decode("utf-8", "replace")
         start = min(offset, len(text)) if offset >= 0 else max(len(text) + offset, 0)
@@ -306,7 +301,7 @@ class Tools:
             raise SandrunError(
                 "Only jobs that were started here since this server runs can be ended."
             )
-        status = await self._client.job(job_id, token).cancel()
+        status = await self.client.job(job_id, token).cancel()
         was = "" if status["reason"] == "cancelled" else " It was over before."
         reason = f" ({status['reason']})" if status["reason"] else ""
         return replies.text_reply(
@@ -317,7 +312,7 @@ class Tools:
     async def output(self, job_id: str, path: str) -> bytes:
         """The resource behind a link to an output."""
         try:
-            job = self._client.job(job_id)
+            job = self.client.job(job_id)
             sizes = {output["path"]: output["size_bytes"] for output in await job.outputs()}
             if sizes.get(path, 0) > _RESOURCE_BYTES:
                 raise ResourceError(f"It has {sizes[path]:,} bytes: get_output reads parts of it.")
@@ -363,7 +358,7 @@ class Tools:
     @_told("Error: ")
     async def check_job_status(self, job_id: JobId) -> CallToolResult:
         """Whether a job waits, runs or is over, and what it used."""
-        status = await self._client.job(job_id).status()
+        status = await self.client.job(job_id).status()
         used = status["metrics"]
         return replies.text_reply(
             f"Job {job_id}:\nStatus: {status['status']}\n"
@@ -374,7 +369,7 @@ class Tools:
     @_told("Error: ")
     async def get_job_logs(self, job_id: JobId) -> CallToolResult:
         """What a job printed by now: head and tail. read_log reads all of it."""
-        job = self._client.job(job_id)
+        job = self.client.job(job_id)
         streams: tuple[StreamName, ...] = ("stdout", "stderr")
         stdout, stderr = [
             replies.cut((await job.log(stream)).decode("utf-8", "replace"), 3800, job_id, stream)
