@@ -27,6 +27,7 @@ CASES = [
     {"stdin": "-5 5\n", "stdout": "0\n", "points": 1},
 ]
 SUBMISSIONS = {
+    "essay.docx": "Dear teacher",
     "right.py": SUM,
     "=1+1.py": SUM,
     "right.c": "#include <stdio.h>\nint main(void) { int n, s = 0; while (scanf(\"%d\", &n) == 1) "
@@ -119,6 +120,7 @@ def test_every_submission_has_its_row_whatever_it_is(url: str, tmp_path: Path) -
         "loop.py": ("time limit", 0),
         "hog.py": ("memory limit", 0),
         "empty": ("not runnable", 0),
+        "essay.docx": ("not runnable", 0),
         "link.py": ("not runnable", 0),
         "pipe.py": ("not runnable", 0),
         "'=1+1.py": ("accepted", 3),
