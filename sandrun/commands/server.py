@@ -17,15 +17,18 @@ def connect(given: str | None, terminal: Terminal, wait: bool = True) -> Client:
     def on_pause(seconds: float, error: Refused) -> None:
         terminal.status(f"Asking again in {seconds:.0f} s: {error}")
 
-    return Client(address(given), patience=PATIENCE if wait else 0, on_pause=on_pause)
+    return Client(_address(given, terminal), patience=PATIENCE if wait else 0, on_pause=on_pause)
 
 
-def address(given: str | None) -> str:
-    return given or os.environ.get("SANDRUN_SERVER") or _of_project() or _of_user() or SERVER
+def _address(given: str | None, terminal: Terminal) -> str:
+    chosen = given or os.environ.get("SANDRUN_SERVER")
+    return chosen or _of_project(terminal) or _of_user() or SERVER
 
 
-def _of_project() -> str | None:
-    """[tool.sandrun] server in the nearest pyproject.toml that says one."""
+def _of_project(terminal: Terminal) -> str | None:
+    """[tool.sandrun] server in the nearest pyproject.toml that says one. Who looks is told: it may
+    be a stranger's project.
+    """
     try:
         folder = os.getcwd()
     except OSError:
@@ -35,6 +38,7 @@ def _of_project() -> str | None:
         tool = _read(path).get("tool")
         ours = tool.get("sandrun") if isinstance(tool, dict) else None
         if isinstance(ours, dict) and (found := _server_in(ours, path)):
+            terminal.tell(f"the server is {found}, says {path}")
             return found
         if (above := os.path.dirname(folder)) == folder:
             return None

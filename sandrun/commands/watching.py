@@ -38,7 +38,7 @@ class Watch:
             self._time = frame["t"]
             if self._shows:
                 self._print(frame)
-        elif kind == "gap":
+        elif kind == "gap" and self._shows:
             lost = plural(frame["bytes"], "byte")
             self._terminal.warn(f"{lost} of {frame['stream']} are missing here: it printed more "
                                 "than the server keeps")  # fmt: skip

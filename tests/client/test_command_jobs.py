@@ -176,6 +176,9 @@ def test_which_server_is_asked(url: str, sandrun: Command) -> None:
     (deep / "pyproject.toml").write_text("[project]\nname = 'x'")
     project.write_text(f'[tool.sandrun]\nserver = "{url}"')
     assert asked() == url
+    sandrun.env["SANDRUN_SERVER"] = ""
+    shown = sandrun.terminal("limits", cwd=deep).end()
+    assert shown.said == f"sandrun: the server is {url}, says {project}\n"
     project.write_text(f'[tool.sandrun]\nserver = "{nobody}"')
     assert asked(env={"SANDRUN_SERVER": url}) == url
     assert asked("--server", url, env={"SANDRUN_SERVER": nobody}) == url

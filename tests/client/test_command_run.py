@@ -5,7 +5,9 @@ a terminal.
 import json
 import os
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -106,6 +108,20 @@ def test_a_flood_comes_to_its_end(run: Run) -> None:
     assert missing >= 0
     if b"missing" not in done.stderr:
         assert done.stdout == whole or not done.stderr
+
+
+def test_a_pipe_that_does_not_block_gets_everything(sandrun: Command) -> None:
+    """Whoever shares it may have made it so; it takes some bytes, or none, at a time."""
+    (sandrun.home / "main.py").write_text("for n in range(300_000): print(n)")
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with open(read, "rb") as reader:
+        process = subprocess.Popen(
+            sandrun.words("run", "main.py"), stdout=write, env=sandrun.env, cwd=sandrun.home
+        )
+        os.close(write)
+        assert reader.read() == b"".join(b"%d\n" % n for n in range(300_000))
+        assert process.wait(20) == 0
 
 
 def test_a_broken_connection_loses_nothing(server: Server, sandrun: Command) -> None:
@@ -214,6 +230,34 @@ def test_sigterm_cancels_it_too(server: Server, sandrun: Command) -> None:
     assert process.returncode == 143
     assert stderr.endswith(b"sandrun: cancelled, and deleted\n")
     assert eventually(lambda: is_idle(server), 10)
+
+
+def test_a_job_whose_answer_is_on_its_way_is_cancelled_too(
+    server: Server, sandrun: Command
+) -> None:
+    (sandrun.home / "loop.py").write_text(ENDLESS)
+
+    def cut(number: int, head: bytes) -> None:
+        if b"/submit" in head:
+            terminal.type(b"\x03")
+
+    with Proxy(server.port, cut) as proxy:
+        terminal = sandrun.terminal("run", "loop.py", "-s", proxy.url)
+        done = terminal.end()
+    assert done[:2] == (130, b"") and done.stderr.endswith(b"sandrun: cancelled\n")
+    assert eventually(lambda: is_idle(server), 10)
+
+
+def test_ctrl_c_ends_an_upload_that_nobody_takes(sandrun: Command) -> None:
+    (sandrun.home / "main.py").write_bytes(os.urandom(20 << 20))
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        terminal = sandrun.terminal("run", "main.py", "-s", url)
+        terminal.wait_for(b"Uploading")
+        terminal.type(b"\x03")
+        began = time.monotonic()
+        assert terminal.end()[:2] == (130, b"")
+        assert time.monotonic() - began < 10
 
 
 def test_the_second_ctrl_c_leaves_at_once(server: Server, sandrun: Command) -> None:
