@@ -4,6 +4,7 @@ a terminal.
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -119,6 +120,12 @@ def test_a_pipe_that_does_not_block_gets_everything(sandrun: Command) -> None:
         process = subprocess.Popen(
             sandrun.words("run", "main.py"), stdout=write, env=sandrun.env, cwd=sandrun.home
         )
+
+        def is_stuck() -> bool:
+            full = not select.select([], [write], [], 0)[1]
+            return full and "S (sleeping)" in Path(f"/proc/{process.pid}/status").read_text()
+
+        assert eventually(is_stuck, 20)
         os.close(write)
         assert reader.read() == b"".join(b"%d\n" % n for n in range(300_000))
         assert process.wait(20) == 0
