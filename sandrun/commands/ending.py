@@ -29,14 +29,16 @@ def _parser(name: str, what: str) -> Parser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    return _each(parser(), arguments, Job.cancel, "is over")
+    return _each(parser(), arguments, Job.cancel, "is over", forgotten=False)
 
 
 def rm(arguments: Sequence[str]) -> int:
-    return _each(rm_parser(), arguments, Job.delete, "is gone")
+    return _each(rm_parser(), arguments, Job.delete, "is gone", forgotten=True)
 
 
-def _each(made: Parser, arguments: Sequence[str], end: Callable[[Job], object], done: str) -> int:
+def _each(
+    made: Parser, arguments: Sequence[str], end: Callable[[Job], object], done: str, forgotten: bool
+) -> int:
     asked = made.parse_args(arguments)
     terminal = Terminal()
     failed: SandrunError | None = None
@@ -50,12 +52,13 @@ def _each(made: Parser, arguments: Sequence[str], end: Callable[[Job], object], 
                 if failed:
                     terminal.warn(str(failed))
                 failed = _told(name, token, error)
-                if not isinstance(error, JobNotFound):
-                    continue
+                gone = isinstance(error, JobNotFound)
             else:
                 ended.append(name)
                 terminal.tell(f"{name} {done}")
-            tokens.drop(name)
+                gone = forgotten
+            if gone:
+                tokens.drop(name)
     if not failed and asked.json:
         say_json({"ended": ended})
     elif not asked.json:

@@ -217,11 +217,11 @@ def _conclude(
     terminal: Terminal,
 ) -> int:  # fmt: skip
     more: dict[str, object] = {}
-    if asked.out:
-        more["saved"] = [saving.save(asked.out, one) for one in result.outputs.values()]
     if asked.verify:
         receipt = result.verify(keys, nonce=made.manifest.get("nonce"))
         more["verified"] = receipt.worker
+    if asked.out:
+        more["saved"] = [saving.save(asked.out, one) for one in result.outputs.values()]
     if asked.rm:
         job.delete()
         tokens.drop(job.id)
@@ -251,7 +251,8 @@ def _cancel(job: Job, terminal: Terminal, delete: bool = False) -> None:
     except SandrunError as error:
         terminal.warn(f"it could not be cancelled: {error}")
         return
-    tokens.drop(job.id)
+    if delete:
+        tokens.drop(job.id)
     terminal.note("cancelled, and deleted" if delete else "cancelled")
 
 

@@ -91,9 +91,10 @@ def test_whoever_submitted_it_may_end_it(server: Server, sandrun: Command) -> No
         f"sandrun: {job} was not submitted from here. Its owner_token ends it: --token TOKEN.\n"
     )
     assert sandrun("cancel", job) == (0, f"{job}\n".encode(), b"")
-    assert not token.exists()
     done = sandrun("wait", job)
     assert (done.code, done.said) == (130, "sandrun: cancelled\n")
+    assert sandrun("rm", job).code == 0
+    assert not token.exists()
     assert eventually(lambda: server.get("/stats")["system"]["active_jobs"] == 0, 10)
 
 

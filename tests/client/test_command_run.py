@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -319,6 +320,14 @@ def test_a_closed_stream_is_no_file_of_ours(sandrun: Command) -> None:
         capture_output=True, cwd=sandrun.home, env=sandrun.env, timeout=30,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    code = (
+        "import os\nfrom sandrun.__main__ import _have_streams as have\nhave()\n"
+        "os.write(2, os.readlink('/proc/self/fd/1').encode())"
+    )
+    done = subprocess.run(
+        ["bash", "-c", '"$@" >&-', "bash", sys.executable, "-I", "-c", code], capture_output=True
+    )
+    assert done.stderr == b"/dev/null"
 
 
 # ---- what a terminal shows

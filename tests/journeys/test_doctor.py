@@ -112,7 +112,7 @@ def test_it_runs_from_any_folder_through_a_link(tmp_path: Path) -> None:
 
 def test_a_command_that_there_is_not_is_refused() -> None:
     done = run(DOCTOR, "docter")
-    assert done.returncode == 2 and "doctor" in done.stderr
+    assert done.returncode == 125 and "doctor" in done.stderr
     assert run(DOCTOR, "doctor", "--jsn").returncode == 2
 
 

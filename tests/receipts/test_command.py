@@ -323,7 +323,7 @@ def test_closed_standard_streams_do_no_harm(place: Path) -> None:
 
 
 def test_it_is_a_command_among_the_others() -> None:
-    assert command._COMMANDS["verify"][0] == "sandrun.verify"
+    assert command.COMMANDS["verify"].module == "sandrun.verify"
     done = run("--help")
     assert done.returncode == 0
     for words in (b"RECEIPT", b"--key K", b"--files DIR", b"exit codes"):
