@@ -70,7 +70,10 @@ class Http:
     """Speaks to the server at `url`; waits `timeout` seconds for each sign of life."""
 
     def __init__(self, network: Network, url: str, timeout: float) -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+        except ValueError as error:  # an IPv6 address without its end
+            raise SandrunError(f"{url!r} is no address of a server: {error}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SandrunError(f"{url!r} is no address of a server, like http://localhost:8443")
         try:
