@@ -17,7 +17,7 @@ import pytest
 
 from tests.client.command import ERASE, Command, Done, of_the_job
 from tests.client.cutting import Proxy
-from tests.journeys.server import Server, eventually
+from tests.journeys.server import Server, eventually, targz
 
 Run = Callable[..., Done]
 ENDLESS = "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.1)"
@@ -208,6 +208,11 @@ def test_options_become_the_manifest(sandrun: Command) -> None:
     found = json.loads(done.stdout)
     assert (done.code, found["stdout"]) == (0, "1 2 data\n")
     assert [row["path"] for row in found["outputs"]] == ["x.png"]
+
+
+def test_an_archive_is_unpacked_there(sandrun: Command) -> None:
+    (sandrun.home / "p.tgz").write_bytes(targz({"main.py": b"import a", "a.py": b"print('a')"}))
+    assert sandrun("run", "p.tgz")[:2] == (0, b"a\n")
 
 
 def test_a_file_without_an_extension_runs_as_its_first_line_says(sandrun: Command) -> None:
@@ -501,6 +506,7 @@ def test_a_python_program_says_how_it_runs(sandrun: Command) -> None:
                                           "NIX=VALUE."),
         (("run", "x.py", "-f", "nix"), "--file nix: nix is no file."),
         (("run", "x.py", "-t", "9000"), None),
+        (("run", "x.py", "-s", "[::1"), "'[::1' is no address of a server: Invalid IPv6 URL"),
         (("run", "x.py", "-s", "http://127.0.0.1:1"), "Cannot reach 127.0.0.1:1: Connection "
                                                       "refused"),
     ],
