@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -289,6 +290,25 @@ def test_the_servers_commands_say_what_they_need(sandrun: Command, tmp_path: Pat
         )
         assert done.returncode == 125
         assert "pip install 'sandrun-server[server]'" in done.stderr, done
+
+
+def test_a_server_starts_where_there_is_no_checkout(sandrun: Command) -> None:
+    code = (
+        "import sys; sys.argv = ['sandrun', 'serve', '--port', '0']\n"
+        "from sandrun.commands import operating; operating._SCRIPT = ''\n"
+        "from sandrun.__main__ import main; main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        cwd="/", text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        said = ""
+        while "ready on http://" not in said and (line := process.stdout.readline()):
+            said += line
+        process.send_signal(signal.SIGINT)
+        said += process.communicate(timeout=20)[0]
+    assert process.returncode == 0 and "ready on http://" in said, said
 
 
 def test_nothing_slow_is_imported_that_a_command_does_not_need(sandrun: Command) -> None:
