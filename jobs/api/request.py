@@ -3,6 +3,7 @@ comes; its answer is written as fast as the client reads it; what asks to become
 looked at first.
 """
 
+import asyncio
 import io
 import re
 import threading
@@ -126,11 +127,19 @@ class Request(WebRequest):
         if host is not None and len(headers.getRawHeaders(b"Host", ())) == 1:
             headers.setRawHeaders(b"Host", [host])  # RFC 9112, 3.2.2: it says more than Host
         if upgrade := headers.getRawHeaders(b"Upgrade"):
+            if self._is_handshake(command, path, version):
+                asyncio.ensure_future(self._open(command, path, version))
+                return
             # At "websocket" Daphne gives the connection to Autobahn, past the Guard. A list means
             # the same to us, and the Guard refuses it with a sentence.
-            if not self._is_handshake(command, path, version):
-                headers.setRawHeaders(b"Upgrade", [b",".join(upgrade) + b","])
+            headers.setRawHeaders(b"Upgrade", [b",".join(upgrade) + b","])
         super().requestReceived(command, path, version)
+
+    async def _open(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Become a Socket in our turn: it takes as long as some answers do."""
+        await self.server.opening.enter()
+        if self.channel:  # else its client has left
+            super().requestReceived(command, path, version)
 
     def _is_handshake(self, command: bytes, path: bytes, version: bytes) -> bool:
         """Whether this is to become a Socket, and may."""

@@ -36,6 +36,7 @@ MayOpen = Callable[[str, Callable[[str], str | None]], bool]
 
 IDLE_SECONDS = 20  # a connection that asks nothing
 REQUESTS_A_TURN = 4  # begun before others are heard again
+SOCKETS_A_TURN = 4  # opened before others are heard again
 WRITES_A_TURN = 16  # pieces of answers, of whatever many clients read at once
 SEND_BYTES = 256 * 1024  # of an answer in the kernel; it would take 4 MB for each slow reader
 CONNECTIONS = 8000  # of 40 KiB each, when they are WebSockets
@@ -146,6 +147,7 @@ class Server(DaphneServer):
         self.connections: dict[Any, dict[str, Any]] = {}
         self.ws_factory = websocket.factory(self)
         self.http_factory = Factory(self)
+        self.opening = Turnstile(SOCKETS_A_TURN)
         self._writing = Turnstile(WRITES_A_TURN)
         self._listener = listener
         self._port: Any = None

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import signal
 import socket
 import time
 import unittest
@@ -42,6 +43,11 @@ def sockets_of(pid: int) -> int:
         with suppress(FileNotFoundError):  # closed meanwhile
             count += str(fd.readlink()) in inodes
     return count
+
+
+def cpu_seconds(pid: int) -> float:
+    """What the main thread of a process has used."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def post(body: bytes, *headers: str, length: int | None = None) -> bytes:
@@ -407,6 +413,35 @@ class Wire(StringTransport):
 
 async def never(*args: object, **kwargs: object) -> None:
     raise AssertionError("nothing is asked of Django here")
+
+
+class Crowd(unittest.TestCase):
+    def test_whoever_asks_for_health_does_not_wait_for_a_crowd_of_sockets(self) -> None:
+        """All handshakes are there before the server hears any; few of them are dealt with before
+        the question that came last."""
+        handshake = get(
+            "/stream/none",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Version: 13",
+        ).replace(b"Connection: close\r\n", b"")
+        with Wired(client_connections=1000) as server, ExitStack() as stack:
+            crowd = [stack.enter_context(server.connect()) for _ in range(200)]
+            asking = stack.enter_context(server.connect())
+            server.ask(get("/health"))  # all before are accepted
+            server.process.send_signal(signal.SIGSTOP)
+            for client in crowd:
+                client.sendall(handshake)
+            asking.sendall(get("/health"))
+            began = cpu_seconds(server.process.pid)
+            server.process.send_signal(signal.SIGCONT)
+            self.assertEqual(status_of(read_all(asking)), 200)
+            before = cpu_seconds(server.process.pid) - began
+            for client in crowd:
+                self.assertEqual(status_of(client.recv(65536)), 101)
+            whole = cpu_seconds(server.process.pid) - began
+            self.assertLess(before, whole / 3)
 
 
 class Targets(unittest.TestCase):
