@@ -29,7 +29,7 @@ class Socket(WebSocketProtocol):
     _waiting = 0  # messages of the client that nobody has taken
 
     def connectionMade(self) -> None:
-        vars(self).update(self.factory.options)
+        self.__dict__.update(self.factory.options)
         super().connectionMade()
         self._address = self.transport.getPeer().host
         self.gate = Gate()
