@@ -261,15 +261,18 @@ def test_a_job_whose_answer_is_on_its_way_is_cancelled_too(
     assert eventually(lambda: is_idle(server), 10)
 
 
-def test_ctrl_c_ends_an_upload_that_nobody_takes(sandrun: Command) -> None:
-    (sandrun.home / "main.py").write_bytes(os.urandom(20 << 20))
+@pytest.mark.parametrize("size", [8, 20 << 20], ids=["unanswered", "untaken"])
+def test_ctrl_c_leaves_a_server_that_is_deaf(sandrun: Command, size: int) -> None:
+    (sandrun.home / "main.py").write_bytes(os.urandom(size))
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         terminal = sandrun.terminal("run", "main.py", "-s", url)
-        terminal.wait_for(b"Uploading")
-        terminal.type(b"\x03")
-        began = time.monotonic()
-        assert terminal.end()[:2] == (130, b"")
+        client, _ = deaf.accept()
+        with client:
+            assert client.recv(100)
+            terminal.type(b"\x03")
+            began = time.monotonic()
+            assert terminal.end()[:2] == (130, b"")
         assert time.monotonic() - began < 10
 
 
