@@ -4,7 +4,6 @@ import fcntl
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
 import termios
@@ -102,15 +101,14 @@ class Terminal:
         assert eventually(lambda: data in self.stdout + self.stderr, 20), (self.stdout, self.stderr)
 
     def end(self) -> Done:
-        code = self.process.wait(SECONDS)
+        try:
+            code = self.process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
         for thread in self._threads:
             thread.join()
         return Done(code, bytes(self.stdout), bytes(self.stderr))
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            os.kill(self.process.pid, signal.SIGKILL)
-        self.end()
 
 
 def _open() -> tuple[int, int]:
