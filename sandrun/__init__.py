@@ -42,9 +42,15 @@ __all__ = [name for names in _HOMES.values() for name in names]
 
 def __getattr__(name: str) -> Any:
     """Each is imported when it is asked for: a command that needs none of them starts sooner."""
+    from importlib import import_module
+
     for home, names in _HOMES.items():
         if name in names:
-            from importlib import import_module
-
             return getattr(import_module(home), name)
+    if name in ("errors", "project", "receipt"):
+        return import_module(f"sandrun.{name}")
     raise AttributeError(f"module 'sandrun' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

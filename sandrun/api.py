@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from sandrun.errors import ConnectionFailed, Refused, SandrunError, WaitTimeout
+from sandrun.errors import ConnectionFailed, Refused, SandrunError, TlsFailed, WaitTimeout
 from sandrun.http import Answer, Body, Http, Progress, Request
 from sandrun.streams import Network
 
@@ -61,7 +61,7 @@ class Api:
         to `until`.
         """
         begun = time.monotonic()
-        failures = 0
+        failures, patience = 0, self._patience
         while True:
             try:
                 async with aclosing(self._frames(job, since, until)) as frames:
@@ -77,7 +77,18 @@ class Api:
                 failures += 1
                 if failures == FOLLOWS:
                     raise
-            await self.network.sleep(pause(failures))
+            except Refused as error:
+                if error.retry_after and error.retry_after <= patience:
+                    patience -= error.retry_after
+                    await self._sit_out(error.retry_after, error)
+                    continue
+                failures += 1
+                if failures == FOLLOWS or not _is_transient(error):
+                    raise
+            seconds = pause(failures)
+            if until is not None:
+                seconds = min(seconds, max(until - time.monotonic(), 0))
+            await self.network.sleep(seconds)
 
     async def _frames(
         self, job: str, since: int, until: float | None
@@ -88,13 +99,7 @@ class Api:
             async for piece in pieces:
                 *lines, rest = (rest + piece).split(b"\n")
                 for line in lines:
-                    try:
-                        frame = json.loads(line)
-                    except ValueError:
-                        frame = None
-                    if not isinstance(frame, dict) or not {"seq", "type"} <= frame.keys():
-                        raise SandrunError("The server's log cannot be read: is it Sandrun?")
-                    yield frame
+                    yield _frame(line)
 
     async def get(self, path: str) -> Json:
         """The JSON at /, /stats, /environments or /health."""
@@ -115,10 +120,17 @@ class Api:
 
     async def download(self, url: str, offset: int = 0, size: int | None = None) -> bytes:
         """What is at the `download_url` of an output; of it `size` bytes, from `offset` on."""
+        if offset < 0 or (size is not None and size < 0):
+            raise SandrunError("A part of an output begins at 0 or later and has 0 bytes or more")
+        if size == 0:
+            return b""
         headers = {"Accept": "*/*"}
         if offset or size is not None:
             headers["Range"] = f"bytes={offset}-{'' if size is None else offset + size - 1}"
-        return (await self._ask(Request("GET", url, headers))).body
+        answer = await self._ask(Request("GET", url, headers))
+        if answer.status == 206 or not headers.keys() & {"Range"}:
+            return answer.body
+        return answer.body[offset : None if size is None else offset + size]
 
     async def archive(self, job: str) -> bytes:
         """All outputs as tar.gz."""
@@ -144,8 +156,8 @@ class Api:
             tries += 1
             try:
                 return await self._http.ask(request)
-            except ConnectionFailed:
-                if tries == TRIES:
+            except ConnectionFailed as error:
+                if tries == TRIES or isinstance(error, TlsFailed):
                     raise
             except Refused as error:
                 if error.retry_after and error.retry_after <= patience:
@@ -175,6 +187,20 @@ def pause(times: int) -> float:
     """Seconds before the next try: longer each time, and not the same for all who were cut off."""
     part = 0.5 + os.urandom(1)[0] / 512  # `random` takes 5 ms to import
     return float(min(0.1 * 2**times, LONGEST_PAUSE) * part)
+
+
+_FIELDS = {"stdout": {"t"}, "stderr": {"t"}, "gap": {"stream", "bytes"}, "end": {"result"}}
+
+
+def _frame(line: bytes) -> Json:
+    try:
+        frame = json.loads(line)
+        needed = {"seq", *_FIELDS.get(frame["type"], ())}
+        if needed <= frame.keys() and ("t" not in needed or {"data", "base64"} & frame.keys()):
+            return dict(frame)
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        pass
+    raise SandrunError("The server's log cannot be read: is it Sandrun?")
 
 
 def _object(answer: Answer) -> Json:

@@ -11,12 +11,12 @@ from typing import Self, TypedDict, Unpack
 from urllib.parse import quote
 
 from sandrun.api import FOLLOWS, Api, Json, OnPause, pause
-from sandrun.errors import ConnectionFailed, JobFailed, JobNotFound, Refused
+from sandrun.errors import ConnectionFailed, JobFailed, JobNotFound, Refused, SandrunError
 from sandrun.http import Progress
 from sandrun.lines import STREAMS, Lines, data_of
 from sandrun.project import Project
 from sandrun.result import LogLine, Result, StreamName, path_of, result_of
-from sandrun.streams import Aside, AsyncioNetwork, BlockingNetwork, Network, each, now
+from sandrun.streams import Aside, BlockingNetwork, Network, each, now
 from sandrun.upload import Content, upload
 
 SERVER = "http://localhost:8443"
@@ -85,7 +85,8 @@ class AsyncJob:
                         on_output(last["type"], data)
                 if on_event:
                     on_event(last)
-        await self.fed()
+        if self._feed:
+            await self._feed.stop()  # it is over, and reads no more
         stdout, stderr = (b"".join(printed[stream]) for stream in STREAMS)
         result = await self._result(self._end(last), stdout, stderr, log, download)
         if check and not result.ok:
@@ -106,6 +107,9 @@ class AsyncJob:
                 if frame["type"] in STREAMS:
                     moment = frame["t"]
                     for line in lines.put(frame):
+                        yield line
+                elif frame["type"] == "gap":
+                    for line in lines.end(frame["seq"], moment, frame["stream"]):
                         yield line
                 elif frame["type"] in ("end", "gone"):
                     for line in lines.end(frame["seq"], moment):
@@ -143,7 +147,7 @@ class AsyncJob:
     async def fed(self) -> None:
         """Waits until all of its stdin was sent, or it will read no more."""
         if self._feed:
-            await self._feed.stop()
+            await self._feed.wait()
 
     async def __aenter__(self) -> Self:
         return self
@@ -166,13 +170,21 @@ class AsyncJob:
     async def _result(
         self, end: Json, stdout: bytes, stderr: bytes, log: bool, download: bool
     ) -> Result:
+        try:
+            return await self._read(end, stdout, stderr, log, download)
+        except (LookupError, TypeError):
+            raise SandrunError("The server's result cannot be read: is it Sandrun?") from None
+
+    async def _read(
+        self, end: Json, stdout: bytes, stderr: bytes, log: bool, download: bool
+    ) -> Result:
         status, listed = end, end["outputs"]
         unsaid = end["receipt"] is None and end["worker_metadata"]["signature"] is not None
         if unsaid or not end["outputs_complete"]:  # too much for one frame
             status, listed = await self._api.status(self.id), await self.outputs()
         if log and "log" in end["limits_hit"]:  # we have seen more than the server keeps, and signs
-            stdout = await self._api.log(self.id, "stdout")
-            stderr = await self._api.log(self.id, "stderr")
+            with suppress(JobNotFound):  # burn_after_read: it was read
+                stdout, stderr = [await self._api.log(self.id, stream) for stream in STREAMS]
         contents = await self._contents(listed) if download else {}
         return result_of(status, stdout, stderr, listed, contents)
 
@@ -206,6 +218,13 @@ class AsyncJob:
                     if error.reason == "stdin_full":
                         await api.network.sleep(_FEED_PAUSE)
                         continue
+                    if error.retry_after:  # 429, 503
+                        await api.network.sleep(error.retry_after)
+                        continue
+                    if error.status in (502, 504) and not error.reason and failures < FOLLOWS - 1:
+                        failures += 1
+                        await api.network.sleep(pause(failures))
+                        continue
                     if error.reason != "stdin_position" or not failures:
                         return  # it reads no more, or is over: its result says so
                     # The piece had come, and the answer was lost.
@@ -228,8 +247,6 @@ class AsyncClient:
     before RateLimited is raised; `on_pause` hears every second how many are left.
     """
 
-    _network: Network = AsyncioNetwork()
-
     def __init__(
         self,
         server: str | None = None,
@@ -239,6 +256,7 @@ class AsyncClient:
         on_pause: OnPause | None = None,
     ) -> None:
         url = server or os.environ.get("SANDRUN_SERVER") or SERVER
+        self._network = self._open_network()
         self._connect = partial(Api, self._network, url, timeout, patience, on_pause)
         self._api = self._connect()
 
@@ -260,16 +278,17 @@ class AsyncClient:
         **manifest: Unpack[Manifest],
     ) -> Result:
         """Runs `code`, or what is at `path` (a folder, a file, an archive), and gives its Result
-        with all outputs. Whoever interrupts it cancels the job. Other arguments: see `submit`.
+        with all outputs. Once the server has taken the job, whoever interrupts this cancels it.
+        Other arguments: see `submit`.
         """
         job = await self.submit(
             code, files=files, path=path, stdin=stdin, on_upload=on_upload, **manifest
         )
         try:
             return await job.wait(check=check, download=download, on_output=on_output)
-        except Exception:
+        except SandrunError:
             raise
-        except BaseException:  # Ctrl-C, or the task was cancelled
+        except BaseException:  # Ctrl-C, the task was cancelled, or on_output has failed
             with suppress(Exception):
                 await job.cancel()
             raise
@@ -285,7 +304,8 @@ class AsyncClient:
         **manifest: Unpack[Manifest],
     ) -> AsyncJob:
         """The job, which waits for its turn or runs. `files`: text, bytes or paths of files, by the
-        path that the job sees them at. Raises Refused, ConnectionFailed or SandrunError.
+        path that the job sees them at. A stdin of more than 32 KiB is sent while the job runs:
+        `wait` or `fed` sees it to its end. Raises Refused, ConnectionFailed or SandrunError.
         """
         made = upload(code, files, path, stdin, manifest)
         submitted = await self._api.submit(made.body, os.urandom(16).hex(), on_upload)
@@ -313,7 +333,13 @@ class AsyncClient:
         return await self._api.get("/health")
 
     def close(self) -> None:
+        """No `await`: nothing is waited for."""
         self._api.close()
+
+    def _open_network(self) -> Network:
+        from sandrun.awaiting import AsyncioNetwork
+
+        return AsyncioNetwork()
 
     async def __aenter__(self) -> Self:
         return self
@@ -397,7 +423,8 @@ class Job:
 
 
 class _Blocking(AsyncClient):
-    _network = BlockingNetwork()
+    def _open_network(self) -> Network:
+        return BlockingNetwork()
 
 
 class Client:

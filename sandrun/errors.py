@@ -22,9 +22,19 @@ Kind = Literal[
 class SandrunError(Exception):
     """All of this package's. The message is a sentence for people."""
 
+    _made_of: tuple[Any, ...] | None = None
+
+    def __reduce__(self) -> Any:
+        """Errors cross between processes."""
+        return super().__reduce__() if self._made_of is None else (type(self), self._made_of)
+
 
 class ConnectionFailed(SandrunError):
     """The server cannot be reached, or broke off; what was asked may have been done."""
+
+
+class TlsFailed(ConnectionFailed):
+    """Who answers cannot be trusted, or speaks no TLS. Not tried again."""
 
 
 class WaitTimeout(SandrunError):
@@ -33,6 +43,7 @@ class WaitTimeout(SandrunError):
     def __init__(self, job_id: str, seconds: float) -> None:
         super().__init__(f"{job_id} was not over after {seconds:g} s; it goes on.")
         self.job_id = job_id
+        self._made_of = job_id, seconds
 
 
 class NotVerified(SandrunError):
@@ -41,6 +52,7 @@ class NotVerified(SandrunError):
     def __init__(self, kind: Kind, sentence: str) -> None:
         super().__init__(sentence)
         self.kind: Kind = kind
+        self._made_of = kind, sentence
 
 
 class JobFailed(SandrunError):
@@ -50,6 +62,7 @@ class JobFailed(SandrunError):
         last = result.stderr.rstrip().rpartition("\n")[2]
         super().__init__(f"{result.told}{': ' if last else ''}{last[:500]}")
         self.result = result
+        self._made_of = (result,)
 
 
 class Refused(SandrunError):
@@ -69,6 +82,7 @@ class Refused(SandrunError):
         # Seconds after which it may be taken; None: the server has not said.
         self.retry_after = float(after) if isinstance(after, int | float) else None
         self.problem = problem
+        self._made_of = status, dict(problem)
 
 
 class InvalidJob(Refused):
@@ -91,7 +105,7 @@ def refusal(status: int, problem: Mapping[str, Any]) -> Refused:
     """The error that says what the server answered."""
     if status == 404:
         return JobNotFound(status, problem)
-    if status in (401, 403):
+    if problem.get("reason") == "not_owner":
         return NotOwner(status, problem)
     if status in (429, 503):
         return RateLimited(status, problem)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from sandrun.errors import ConnectionFailed, SandrunError, refusal
 from sandrun.streams import Network, Stream
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _PIECE = 128 << 10
 _HEAD_BYTES = 64 << 10
+_IDLE = 8  # connections that are kept to ask again
 
 Progress = Callable[[int, int], None]  # bytes that are sent, and all that will be
 
@@ -54,7 +55,7 @@ class Answer:
             return {"error": f"The server is elsewhere (HTTP {self.status}): {elsewhere!r}"}
         try:
             found = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -62,7 +63,7 @@ class Answer:
     def json(self) -> Any:
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ConnectionFailed("The server's answer is no JSON: is it Sandrun?") from None
 
 
@@ -80,11 +81,13 @@ class Http:
             port = parts.port
         except ValueError:
             raise SandrunError(f"{url!r} has no possible port") from None
+        if "@" in parts.netloc:
+            raise SandrunError("The address of a server has no user and no password in it")
         self._tls = parts.scheme == "https"
         self._host = parts.hostname
         self._port = port or (443 if self._tls else 80)
-        self._authority = parts.netloc.rpartition("@")[2]
-        self._prefix = parts.path.rstrip("/")
+        self._authority = parts.netloc
+        self._prefix = quote(parts.path.rstrip("/"), safe="/%~:@!$&'()*+,;=")
         self.url = f"{parts.scheme}://{self._authority}{self._prefix}"
         self._network = network
         self._timeout = timeout
@@ -111,7 +114,7 @@ class Http:
         """
         connection = await self._connection()
         try:
-            status, headers = await connection.ask(self._head(request), request)
+            status, headers = await connection.ask(self._head(request), request, until)
             async with aclosing(connection.pieces(until)) as pieces:
                 if status >= 300:
                     said = b"".join([piece async for piece in pieces])
@@ -134,7 +137,7 @@ class Http:
         return _Connection(stream, self._timeout)
 
     def _keep(self, connection: "_Connection") -> None:
-        if connection.is_ready():
+        if len(self._idle) < _IDLE and connection.is_ready():
             self._idle.append(connection)
         else:
             connection.close()
@@ -167,10 +170,10 @@ class _Connection:
         self._timeout = timeout
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
 
-    async def ask(self, head: "h11.Request", request: Request) -> tuple[int, Mapping[str, str]]:
+    async def ask(
+        self, head: "h11.Request", request: Request, until: float | None = None
+    ) -> tuple[int, Mapping[str, str]]:
         """The status and the headers of the answer; `pieces` must follow."""
-        import h11
-
         try:
             await self._send(head, request)
         except ConnectionFailed:
@@ -180,10 +183,7 @@ class _Connection:
             except ConnectionFailed:
                 pass
             raise
-        try:
-            return await self._answer()
-        except h11.RemoteProtocolError as error:
-            raise ConnectionFailed(f"The server does not speak HTTP: {error}") from None
+        return await self._answer(until)
 
     async def pieces(self, until: float | None = None) -> AsyncGenerator[bytes, None]:
         import h11
@@ -200,6 +200,8 @@ class _Connection:
         import h11
 
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+            return False
+        if self._h11.trailing_data[0]:  # an answer that nobody has asked for
             return False
         self._h11.start_next_cycle()
         return True
@@ -221,6 +223,8 @@ class _Connection:
                 self._h11.send(h11.Data(data=whole))
             self._h11.send(h11.EndOfMessage())
             await self._stream.send(begin + whole)
+            if request.sent:
+                request.sent(len(whole), len(whole))
             return
         await self._stream.send(begin)
         done = 0
@@ -235,10 +239,10 @@ class _Connection:
                     request.sent(done, request.body.size)
         self._h11.send(h11.EndOfMessage())
 
-    async def _answer(self) -> tuple[int, Mapping[str, str]]:
+    async def _answer(self, until: float | None = None) -> tuple[int, Mapping[str, str]]:
         import h11
 
-        while not isinstance(event := await self._event(), h11.Response):
+        while not isinstance(event := await self._event(until), h11.Response):
             pass  # 100 Continue, or the like
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
         return event.status_code, headers

@@ -1,7 +1,6 @@
 """What a job prints, cut into lines: of each stream for itself, as both go on."""
 
 import base64
-import codecs
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,20 +19,22 @@ def data_of(frame: Mapping[str, Any]) -> bytes:
 
 class Lines:
     def __init__(self) -> None:
-        decoder = codecs.getincrementaldecoder("utf-8")
-        self._decoders = {stream: decoder("replace") for stream in STREAMS}
-        self._rest = dict.fromkeys(STREAMS, "")
+        self._rest = dict.fromkeys(STREAMS, b"")
 
     def put(self, frame: Mapping[str, Any]) -> Iterator[LogLine]:
         """The lines that end in a frame of a log."""
-        stream = frame["type"]
-        text = self._rest[stream] + self._decoders[stream].decode(data_of(frame))
-        *lines, self._rest[stream] = text.split("\n")
-        for line in lines:
-            yield LogLine(stream, line, frame["t"], frame["seq"])
+        stream, data = frame["type"], data_of(frame)
+        left = len(data)  # bytes of the frame behind the line
+        *lines, self._rest[stream] = (self._rest[stream] + data).split(b"\n")
+        ends = [at + 1 for at, byte in enumerate(data) if byte == 10]
+        for line, end in zip(lines, ends, strict=True):
+            yield LogLine(
+                stream, line.decode("utf-8", "replace"), frame["t"], frame["seq"] - left + end
+            )
 
-    def end(self, seq: int, time: float) -> Iterator[LogLine]:
+    def end(self, seq: int, time: float, *streams: StreamName) -> Iterator[LogLine]:
         """What is left without an end."""
-        for stream in STREAMS:
-            if rest := self._rest[stream] + self._decoders[stream].decode(b"", final=True):
-                yield LogLine(stream, rest, time, seq)
+        for stream in streams or STREAMS:
+            if rest := self._rest[stream]:
+                self._rest[stream] = b""
+                yield LogLine(stream, rest.decode("utf-8", "replace"), time, seq)

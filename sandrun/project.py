@@ -8,24 +8,22 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from sandrun.errors import SandrunError
-
-if TYPE_CHECKING:
-    from pathspec import PathSpec
-
-    Rules = list[tuple[str, PathSpec[Any]]]
+from sandrun.ignoring import Rule, rules
 
 IGNORE_FILES = (".gitignore", ".sandrunignore")
 NEVER = (
     ".git/", ".hg/", ".svn/", ".venv/", "venv/", "node_modules/", "__pycache__/", "*.pyc", ".tox/",
     ".mypy_cache/", ".pytest_cache/", ".ruff_cache/", ".DS_Store",
 )  # fmt: skip
-SECRET = (
+SECRET = (  # in whatever case
     ".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_dsa*", "id_ecdsa*",
     "id_ed25519*", ".aws/", ".ssh/", ".gnupg/", ".netrc", ".npmrc", ".pypirc", ".git-credentials",
-    "credentials.json", ".docker/config.json", ".kube/config",
+    "credentials.json", "**/.docker/config.json", "**/.kube/config", ".envrc", "*.env", ".pgpass",
+    ".htpasswd", "*.jks", "*.keystore", "*.ppk", "*.kdbx", "*.tfstate", ".azure/",
+    "**/.config/gcloud/", ".vault-token", "**/.streamlit/secrets.toml",
 )  # fmt: skip
 MAX_UPLOAD_BYTES = 100 << 20  # the server's own limit, unless it was set otherwise
 
@@ -59,7 +57,8 @@ def collect(root: str | os.PathLike[str]) -> Project:
         raise SandrunError(f"{top} is no folder")
     walk = _Walk(top)
     try:
-        walk.folder("", [])
+        walk.folder("", list(_rules_above(top)))
+        walk.follow_links()
     except OSError as error:
         raise SandrunError(f"Cannot read {error.filename}: {error.strerror}") from None
     if not walk.entries:
@@ -68,44 +67,68 @@ def collect(root: str | os.PathLike[str]) -> Project:
     return Project(top, entries, walk.ignored, sorted(walk.withheld), sorted(walk.strange))
 
 
+class _Given(NamedTuple):
+    """Rules, with the folder below the top that they are in, or the way to the top from theirs."""
+
+    folder: str
+    prefix: str
+    is_ours: bool
+    rules: list[Rule]
+
+    def seen(self, path: str) -> str:
+        """`path` as they see it."""
+        return self.prefix + path.removeprefix(self.folder)
+
+
 class _Walk:
     def __init__(self, top: str) -> None:
         self._top = top
         self._real = os.path.realpath(top)
-        self._never, self._secret = _spec(NEVER), _spec(SECRET)
+        self._never, self._secret = rules(NEVER), rules(SECRET)
+        self.links: list[str] = []
         self.entries: list[Entry] = []
         self.withheld: list[str] = []
         self.strange: list[str] = []
         self.ignored = 0
 
-    def folder(self, below: str, rules: "Rules") -> None:
-        """`rules`: of the folders above, each with the folder that it was found in."""
+    def folder(self, below: str, given: "list[_Given]") -> None:
+        """`given`: the rules of the folders above."""
         here = os.path.join(self._top, below)
-        rules = rules + [(below, _spec(lines)) for lines in _rules_in(here)]
+        given = given + [_Given(below, "", *found) for found in _rules_in(here)]
         with os.scandir(here) as found:
             names = sorted(found, key=lambda entry: entry.name)
         for found_entry in names:
             path = f"{below}{found_entry.name}"
             is_folder = found_entry.is_dir(follow_symlinks=False)
-            asked = f"{path}/" if is_folder else path
-            wanted = _wanted(asked, rules)  # None: no rule says anything
-            if wanted is False or (wanted is None and self._never.match_file(asked)):
+            ignored, brought_back = False, False
+            for rule in reversed(given):
+                said = _says(rule.rules, rule.seen(path), is_folder)
+                if said is not None:
+                    ignored, brought_back = said, rule.is_ours and not said
+                    break
+            if ignored or (not brought_back and _says(self._never, path, is_folder)):
                 self.ignored += 1
-            elif wanted is None and self._secret.match_file(asked):
-                self.withheld.append(asked)
+            elif not brought_back and _says(self._secret, path.lower(), is_folder):
+                self.withheld.append(path + "/" * is_folder)
             elif is_folder:
-                self.folder(f"{path}/", rules)
+                self.folder(f"{path}/", given)
+            elif found_entry.is_symlink():
+                self.links.append(path)
             else:
                 self._file(path, found_entry)
 
+    def follow_links(self) -> None:
+        """A link is sent as a copy of what it leads to, if that is sent too."""
+        sent = {entry.path: entry for entry in self.entries}
+        for link in self.links:
+            target = os.path.relpath(os.path.realpath(os.path.join(self._top, link)), self._real)
+            if entry := sent.get(target.replace(os.sep, "/")):
+                self.entries.append(entry._replace(path=link))
+            else:
+                self.strange.append(link)
+
     def _file(self, path: str, found: "os.DirEntry[str]") -> None:
-        if found.is_symlink():
-            target = os.path.realpath(found.path)
-            inside = os.path.commonpath([target, self._real]) == self._real
-            if not inside or not os.path.isfile(target):
-                self.strange.append(path)
-                return
-        status = found.stat()  # of what a link leads to, whose content is sent in its place
+        status = found.stat()
         if not stat.S_ISREG(status.st_mode):
             self.strange.append(path)
             return
@@ -113,27 +136,38 @@ class _Walk:
         self.entries.append(Entry(path, status.st_size, mode))
 
 
-def _rules_in(folder: str) -> Iterator[list[str]]:
+def _rules_above(top: str) -> Iterator[_Given]:
+    """Of the folders above, up to that in which the repository begins, if `top` is in one."""
+    above, found = os.path.realpath(top), []
+    prefix = ""
+    while not os.path.exists(os.path.join(above, ".git")):
+        above, name = os.path.split(above)
+        if not name:
+            return
+        prefix = f"{name}/{prefix}"
+        found.append((above, prefix))
+    for folder, path in reversed(found):
+        for is_ours, given in _rules_in(folder):
+            yield _Given("", path, is_ours, given)
+
+
+def _rules_in(folder: str) -> Iterator[tuple[bool, list[Rule]]]:
+    """Of a .gitignore and a .sandrunignore in it; True: it is ours."""
     for name in IGNORE_FILES:
         try:
-            with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
-                yield file.read().splitlines()
+            with open(os.path.join(folder, name), "rb") as file:
+                text = file.read().removeprefix(b"\xef\xbb\xbf").decode("latin-1")
         except (FileNotFoundError, IsADirectoryError):
             continue
+        yield name == IGNORE_FILES[1], rules(text.split("\n"))
 
 
-def _spec(lines: Iterable[str]) -> "PathSpec[Any]":
-    import pathspec
-
-    return pathspec.PathSpec.from_lines("gitignore", lines)
-
-
-def _wanted(path: str, rules: "Rules") -> bool | None:
-    """What the last rule that speaks of `path` says: to send it, or not."""
-    for folder, spec in reversed(rules):
-        said = spec.check_file(path.removeprefix(folder))
-        if said.include is not None:
-            return not said.include
+def _says(given: Sequence[Rule], path: str, is_folder: bool) -> bool | None:
+    """Whether it is ignored; None: nothing is said of it. To git a letter is a byte."""
+    asked = os.fsencode(path).decode("latin-1")
+    for rule in reversed(given):
+        if rule.matches(asked, is_folder):
+            return rule.ignores
     return None
 
 

@@ -53,7 +53,7 @@ class Output:
     @property
     def bytes(self) -> bytes:
         if self.data is None:
-            raise SandrunError(f"{self.path} was not downloaded: job.download() or client.get()")
+            raise SandrunError(f"{self.path} was not downloaded: job.download(path) does it")
         return self.data
 
     def text(self) -> str:
@@ -77,7 +77,8 @@ class Output:
     def parts(self) -> tuple[str, ...]:
         """Its path in steps, none of which leads out of the folder that it is saved to."""
         parts = tuple(self.path.split("/"))
-        if {"", ".", ".."} & set(parts) or "\0" in self.path:
+        strange = "\0" if os.sep == "/" else "\0\\:"
+        if {"", ".", ".."} & set(parts) or set(strange) & set(self.path):
             raise SandrunError(f"{self.path!a} is no path below a folder")
         return parts
 

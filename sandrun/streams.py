@@ -1,4 +1,4 @@
-"""Connections, blocking and for asyncio, behind the same words.
+"""Connections, blocking here and for asyncio in awaiting.py, behind the same words.
 
 All that speaks to a server is written once, as coroutines over these. Over a blocking network no
 coroutine ever waits: `now` runs one to its end like a function, and no event loop is needed.
@@ -7,12 +7,9 @@ coroutine ever waits: `now` runs one to its end like a function, and no event lo
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from sandrun.errors import ConnectionFailed
-
-if TYPE_CHECKING:  # an import of 50 ms that only asyncio's users need
-    import asyncio
+from sandrun.errors import ConnectionFailed, TlsFailed
 
 T = TypeVar("T")
 READ_BYTES = 64 << 10
@@ -37,7 +34,13 @@ class Stream(Protocol):
 class Aside(Protocol):
     """Something that goes on beside what its starter does."""
 
-    async def stop(self) -> None: ...
+    async def wait(self) -> None:
+        """For its end."""
+        ...
+
+    async def stop(self) -> None:
+        """For its end, which is near, or is brought about."""
+        ...
 
 
 class Network(Protocol):
@@ -80,10 +83,11 @@ def failed(doing: str, host: str, port: int, error: BaseException) -> Connection
         why = "no answer in time"
     else:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return ConnectionFailed(f"{doing} {host}:{port}: {why}")
+    kind = TlsFailed if type(error).__name__.startswith("SSL") else ConnectionFailed
+    return kind(f"{doing} {host}:{port}: {why}")
 
 
-def _tls() -> Any:
+def tls_context() -> Any:
     import ssl
 
     return ssl.create_default_context()
@@ -98,8 +102,8 @@ class BlockingNetwork:
             opened = socket.create_connection((host, port), seconds)
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls:
-                opened = _tls().wrap_socket(opened, server_hostname=host)
-        except OSError as error:
+                opened = tls_context().wrap_socket(opened, server_hostname=host)
+        except (OSError, UnicodeError) as error:
             raise failed("Cannot reach", host, port, error) from None
         return BlockingStream(opened, host, port, seconds)
 
@@ -152,84 +156,7 @@ class AsideThread:
         self._thread = threading.Thread(target=now, args=(self._coroutine,), daemon=True)
         self._thread.start()
 
-    async def stop(self) -> None:
-        """Waits for its end, which its owner has brought about."""
+    async def wait(self) -> None:
         self._thread.join()
 
-
-# ---- asyncio
-
-
-class AsyncioNetwork:
-    async def connect(self, host: str, port: int, tls: bool, seconds: float) -> "AsyncioStream":
-        import asyncio
-
-        try:
-            async with asyncio.timeout(seconds):
-                reader, writer = await asyncio.open_connection(
-                    host, port, ssl=_tls() if tls else None
-                )
-        except OSError as error:
-            raise failed("Cannot reach", host, port, error) from None
-        return AsyncioStream(reader, writer, host, port, seconds)
-
-    async def sleep(self, seconds: float) -> None:
-        import asyncio
-
-        await asyncio.sleep(seconds)
-
-    def aside(self, start: Callable[[], Coroutine[Any, Any, None]]) -> "AsideTask":
-        import asyncio
-
-        return AsideTask(asyncio.create_task(start()))
-
-
-class AsyncioStream:
-    def __init__(
-        self,
-        reader: "asyncio.StreamReader",
-        writer: "asyncio.StreamWriter",
-        host: str,
-        port: int,
-        seconds: float,
-    ) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._peer = host, port
-        self._seconds = seconds
-
-    async def send(self, data: bytes | memoryview) -> None:
-        import asyncio
-
-        try:
-            async with asyncio.timeout(self._seconds):
-                self._writer.write(data)
-                await self._writer.drain()
-        except OSError as error:
-            raise failed("Lost the connection to", *self._peer, error) from None
-
-    async def receive(self, seconds: float) -> bytes:
-        import asyncio
-
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._reader.read(READ_BYTES)
-        except OSError as error:
-            raise failed("Lost the connection to", *self._peer, error) from None
-
-    def is_stale(self) -> bool:
-        return self._reader.at_eof() or self._writer.is_closing()
-
-    def close(self) -> None:
-        self._writer.transport.abort()  # at once: there is nothing that anybody waits for
-
-
-class AsideTask:
-    def __init__(self, task: "asyncio.Task[None]") -> None:
-        self._task = task
-
-    async def stop(self) -> None:
-        import asyncio
-
-        self._task.cancel()
-        await asyncio.wait([self._task])
+    stop = wait

@@ -21,7 +21,8 @@ _ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 _SHEBANG = re.compile(rb"#!\s*(\S+)(?:\s+(?:-S\s+)?(\S+))?")
 # What code without a name is called: compilers go by that, others by their interpreter alone.
 _NAMES = {
-    "": "main.py", "python": "main.py", "python3": "main.py", "node": "main.js",
+    "": "main.py", "default": "main.py",
+    "python": "main.py", "python3": "main.py", "node": "main.js",
     "javascript": "main.js", "bash": "main.sh", "sh": "main.sh", "c": "main.c", "gcc": "main.c",
     "cpp": "main.cpp", "c++": "main.cpp", "g++": "main.cpp", "go": "main.go", "golang": "main.go",
     "rust": "main.rs", "rs": "main.rs", "rustc": "main.rs", "java": "Main.java",
@@ -50,7 +51,7 @@ def upload(
     feed = _stdin(stdin, asked)
     contents = {name: _content(content) for name, content in (files or {}).items()}
     if code is not None:
-        data = code.encode() if isinstance(code, str) else code
+        data = _bytes(code) if isinstance(code, str) else code
         _add(contents, asked.setdefault("entrypoint", _name(data, asked)), data)
     if isinstance(path, Project) or (path is not None and os.path.isdir(path)):
         found = path if isinstance(path, Project) else collect(path)
@@ -74,7 +75,7 @@ def _stdin(stdin: str | bytes | None, asked: dict[str, Any]) -> bytes | None:
     """Says in the manifest what the program reads; what is not said there is to be sent later."""
     if stdin is None:
         return None
-    data = stdin.encode() if isinstance(stdin, str) else stdin
+    data = _bytes(stdin) if isinstance(stdin, str) else stdin
     try:
         if len(data) <= _STDIN_BYTES:
             asked["stdin"] = data.decode()
@@ -102,16 +103,24 @@ def _heed_first_line(code: bytes, asked: dict[str, Any]) -> None:
 
 def _content(content: Content) -> bytes:
     if isinstance(content, str):
-        return content.encode()
+        return _bytes(content)
     return content if isinstance(content, bytes) else _read(content)
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise SandrunError(f"What is to be sent is no text: {error.reason}") from None
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read()
-    except OSError as error:
-        raise SandrunError(f"Cannot read {os.fspath(path)}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SandrunError(f"Cannot read {os.fspath(path)!r}: {why}") from None
 
 
 def _add(contents: dict[str, bytes], name: str, data: bytes) -> None:

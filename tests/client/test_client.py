@@ -2,8 +2,11 @@
 
 import asyncio
 import hashlib
+import pickle
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import sandrun
-from sandrun.errors import NotVerified
+from sandrun.api import FOLLOWS
+from sandrun.errors import NotVerified, refusal
 from sandrun.result import result_of
 from tests.client.cutting import Proxy
 from tests.journeys.server import Server, eventually
@@ -123,6 +127,18 @@ def test_a_large_stdin_arrives_whole_while_the_job_runs(client: sandrun.Client, 
     assert result.stdout == f"begun\n{hashlib.sha256(data).hexdigest()}\n"
 
 
+def test_whoever_waits_for_his_stdin_to_be_sent_has_it_sent(url: str) -> None:
+    code = "import sys; print(len(sys.stdin.read()))"
+
+    async def main() -> str:
+        async with sandrun.AsyncClient(url) as client:
+            job = await client.submit(code, stdin=b"x" * 400_000)
+            await job.fed()
+            return (await job.wait()).stdout
+
+    assert asyncio.run(main()) == "400000\n"
+
+
 def test_stdin_that_nobody_reads_keeps_nobody_waiting(client: sandrun.Client) -> None:
     assert client.run("print(1)", stdin=bytes(1 << 20)).stdout == "1\n"
 
@@ -220,6 +236,14 @@ def test_lines_come_while_the_job_runs_with_stream_and_time(client: sandrun.Clie
     assert [line.text for line in job.logs(since=lines[0].seq)] == ["two", "thr"]
 
 
+def test_whoever_comes_back_to_a_line_hears_those_after_it(client: sandrun.Client) -> None:
+    job = client.submit("import os; os.write(1, 'a\\nbé\\n\\nc'.encode())")  # all in one frame
+    lines = list(job.logs())
+    assert [line.text for line in lines] == ["a", "bé", "", "c"]
+    for number, line in enumerate(lines):
+        assert list(job.logs(since=line.seq)) == lines[number + 1 :]
+
+
 def test_a_reader_who_leaves_early_does_not_end_the_job(client: sandrun.Client) -> None:
     job = client.submit("import time\nfor n in range(30): print(n, flush=True); time.sleep(0.02)")
     for line in job.logs():
@@ -281,7 +305,7 @@ def test_a_wrong_manifest_is_refused_with_the_place_and_a_word_that_helps(
     [
         ({}, "Nothing to run"),
         ({"code": "1", "path": "."}, "Either code= or path="),
-        ({"path": "/nowhere/x.py"}, "Cannot read /nowhere/x.py: No such file"),
+        ({"path": "/nowhere/x.py"}, "Cannot read '/nowhere/x.py': No such file"),
         ({"code": "1", "entrypoint": "a", "files": {"a": "2"}}, "two files named 'a'"),
     ],
 )
@@ -357,6 +381,97 @@ def test_who_is_at_his_limit_is_told_when_to_come_or_waits() -> None:
         assert server.end() == 0, server.banner
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["http://[::1", "http://a..b", "http://user:word@localhost", "http://h:99999", "http://"],
+)
+def test_an_address_that_is_none_is_told(address: str) -> None:
+    with pytest.raises(sandrun.SandrunError), sandrun.Client(address) as client:
+        client.info()
+
+
+def test_errors_cross_between_processes() -> None:
+    refused = refusal(429, {"error": "Too much", "reason": "cpu_quota", "retry_after": 3})
+    again = pickle.loads(pickle.dumps(refused))
+    assert (type(again), str(again), again.retry_after) == (sandrun.RateLimited, "Too much.", 3)
+    for error in (
+        NotVerified("job", "x"),
+        sandrun.WaitTimeout("job-1", 2),
+        sandrun.SandrunError("y"),
+    ):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again)) == (type(error), str(error))
+
+
+class Stub:
+    """A server that says to each request what it was told to say, and breaks off."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self.asked = 0
+        self._thread = threading.Thread(target=self._answer, args=answers)
+        self._thread.start()
+
+    def _answer(self, *answers: bytes) -> None:
+        for answer in answers:
+            with self._listening.accept()[0] as client:
+                client.recv(65536)
+                self.asked += 1
+                client.sendall(answer)
+
+    def end(self) -> None:
+        self._listening.close()
+        self._thread.join()
+
+
+def said(body: bytes, status: str = "200 OK") -> bytes:
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status.encode(), len(body), body)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"garbage\r\n\r\n", said(b"[[[[" * 100_000 + b"\n"), said(b"[]\n"), said(b'{"seq":1,"type":"end"}\n'),
+        said(b'{"seq":1,"type":"stdout","t":1}\n'), said(b'{"seq":1,"type":[]}\n'),
+        said(b'{"seq":1,"type":"end","result":{}}\n'),
+    ],
+)  # fmt: skip
+def test_answers_that_mean_nothing_are_told_as_such(answer: bytes) -> None:
+    stub = Stub(*[answer] * (FOLLOWS if answer.startswith(b"g") else 1))
+    with sandrun.Client(stub.url) as client, pytest.raises(sandrun.SandrunError):
+        client.job("job-1").wait()
+    stub.end()
+
+
+def test_a_log_goes_on_behind_a_proxy_that_stumbles() -> None:
+    line = b'{"seq":2,"type":"stdout","t":0.1,"data":"a\\n"}\n{"seq":2,"type":"gone"}\n'
+    stub = Stub(said(b"", "502 Bad Gateway"), said(line))
+    with sandrun.Client(stub.url) as client:
+        lines = client.job("job-1").logs()
+        assert next(lines).text == "a"
+        with pytest.raises(sandrun.JobNotFound):
+            next(lines)
+    stub.end()
+    assert stub.asked == 2
+
+
+def test_a_wait_ends_in_time_where_the_server_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        with sandrun.Client(url) as client, pytest.raises(sandrun.WaitTimeout):
+            client.job("job-1").wait(timeout=0.3)
+        assert time.monotonic() - began < 5
+
+
+def test_one_client_serves_two_event_loops(url: str) -> None:
+    client = sandrun.AsyncClient(url)
+    for _ in range(2):
+        assert asyncio.run(client.run("print(1)")).stdout == "1\n"
+        client.close()
+
+
 # ---- connections that break
 
 PRINTS = "for n in range(40_000): print('line', n)"
@@ -421,6 +536,9 @@ def test_an_upload_shows_how_far_it_is(client: sandrun.Client) -> None:
     assert result.stdout == f"{8 << 20}\n"
     assert len(seen) > 20 and seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1] > 8 << 20
+    seen.clear()
+    client.run("1", on_upload=lambda *at: seen.append(at))
+    assert len(seen) == 1 and seen[0][0] == seen[0][1]
 
 
 # ---- proof

@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 import subprocess
 import tarfile
 from pathlib import Path
@@ -37,14 +38,21 @@ def sent(found: Project) -> set[str]:
     return {entry.path for entry in found.entries}
 
 
+GIT = ["git", "-c", "core.excludesFile=/nowhere", "-c", "safe.directory=*"]
+
+
+def git_sends(folder: Path) -> set[str]:
+    listed = [*GIT, "ls-files", "-z", "--others", "--exclude-standard"]
+    told = subprocess.run(listed, cwd=folder, check=True, capture_output=True).stdout
+    return set(os.fsdecode(told).split("\0")) - {""}
+
+
 def test_what_git_ignores_is_not_sent_and_all_else_is(tmp_path: Path) -> None:
     make(tmp_path, TREE, RULES)
-    git = ["git", "-c", "core.excludesFile=/nowhere", "-c", "safe.directory=*"]
-    subprocess.run([*git, "init", "-q"], cwd=tmp_path, check=True)
-    listed = [*git, "ls-files", "-z", "--others", "--exclude-standard"]
-    told = subprocess.run(listed, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    subprocess.run([*GIT, "init", "-q"], cwd=tmp_path, check=True)
     found = collect(tmp_path)
-    assert sent(found) == set(told.split("\0")) - {""}
+    assert sent(found) == git_sends(tmp_path)
+    assert sent(collect(tmp_path / "src")) == git_sends(tmp_path / "src"), "rules above count too"
     assert {"src/a.log", "data/1.csv", "out/a/b", "foo"} <= sent(found)
     assert found.ignored > 5 and not found.withheld
 
@@ -69,12 +77,64 @@ def test_what_nobody_means_to_send_stays_and_secrets_are_named(tmp_path: Path) -
     assert ".env" not in found.withheld and ".env.local" in found.withheld
 
 
+def test_a_gitignore_that_brings_folders_back_brings_no_secret_back(tmp_path: Path) -> None:
+    files = (
+        "src/.env",
+        "src/id_rsa",
+        "src/a.py",
+        "src/node_modules/x.js",
+        ".aws/x.json",
+        "Key.PEM",
+    )
+    make(tmp_path, files, {".gitignore": "/*\n!/src/\n!.aws/\n!*.PEM\n"})
+    found = collect(tmp_path)
+    assert sent(found) == {"src/a.py"}
+    assert set(found.withheld) == {"src/.env", "src/id_rsa", ".aws/", "Key.PEM"}
+
+
+NAMES = ("a", "b", "ab", "a.c", "b.c", "foo", "x y", "[a]", "!n", "#h", "\u00e9")
+PARTS = (*NAMES, "*", "**", "?", "a*", "*.c", "[ab]", "[!a]*", "\\*", "f?o", "***", "[a-", "\\", "")
+
+
+def drawn(dice: random.Random) -> str:
+    """A line of a .gitignore."""
+    line = "/".join(dice.choices(PARTS, k=dice.choice((1, 1, 1, 2, 3))))
+    return dice.choice(("", "", "", "!", "/", "!/")) + line + dice.choice(("", "", "/", " ", "\r"))
+
+
+def test_of_random_trees_is_sent_what_git_lists(tmp_path: Path) -> None:
+    for seed in range(150):
+        dice = random.Random(seed)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        for _ in range(14):
+            path = folder.joinpath(*dice.choices(NAMES, k=dice.choice((1, 2, 2, 3, 4))))
+            if not any(parent.is_file() for parent in (path, *path.parents)) and not path.is_dir():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+        for at in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+            if at == folder or dice.random() < 0.3:
+                lines = [drawn(dice) for _ in range(dice.randrange(1, 6))]
+                start = dice.choice(("", "", "\ufeff"))
+                (at / ".gitignore").write_text(start + "\n".join(lines), newline="")
+        (folder / "sure").touch()
+        rules = (folder / ".gitignore").read_text()
+        subprocess.run([*GIT, "init", "-q"], cwd=folder, check=True)
+        try:
+            found = sent(collect(folder))
+        except SandrunError:
+            found = set()
+        assert found == git_sends(folder), (seed, rules)
+
+
 def test_links_are_followed_within_the_folder_only(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     make(folder, ("main.py", "d/a.txt"), {})
     (tmp_path / "secret").write_text("secret")
     os.symlink("d/a.txt", folder / "inside")
     os.symlink("../secret", folder / "outside")
+    (folder / ".env").write_text("secret")
+    os.symlink(".env", folder / "config.txt")
     os.symlink("/etc/passwd", folder / "passwd")
     os.symlink("d", folder / "folder")
     os.symlink("nothing", folder / "broken")
@@ -82,7 +142,9 @@ def test_links_are_followed_within_the_folder_only(tmp_path: Path) -> None:
     os.mkfifo(folder / "pipe")
     found = collect(folder)
     assert sent(found) == {"main.py", "d/a.txt", "inside"}
-    assert set(found.strange) == {"outside", "passwd", "folder", "broken", "loop", "pipe"}
+    assert set(found.strange) == {
+        "outside", "passwd", "folder", "broken", "loop", "pipe", "config.txt",
+    }  # fmt: skip
 
 
 def test_the_archive_tells_nothing_but_names_modes_and_contents(tmp_path: Path) -> None:
