@@ -191,7 +191,11 @@ def _start_launcher(fd: int, parents: list[cgroups.Parent]) -> "subprocess.Popen
 def _start(module: str, fd: int, argument: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-I", "-m", module, str(fd), argument],
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            "MALLOC_MMAP_THRESHOLD_": "262144",  # as web's
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=(fd,),
