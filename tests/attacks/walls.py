@@ -346,7 +346,7 @@ WALLS = [
         "test_ls.py::test_the_environment_is_the_documented_one_and_nothing_of_the_servers",
         (INSIDE, "words, {os.fsencode(k)", "words, os.environb | {os.fsencode(k)"),
         ("sandbox/keeper.py",
-         '        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},\n', ""),
+         '            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",\n', "            **os.environ,\n"),
     ),
     wall(
         "survivors-killed",
