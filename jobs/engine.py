@@ -22,6 +22,7 @@ from jobs.receipt import Receipt, seal
 from jobs.runner import Runner
 from jobs.store import Store
 from jobs.terms import Terms
+from sandbox import linux
 from sandbox.errors import BundleRefused, SandboxError
 from sandbox.model import CANCELLED, CPU_QUOTA, SANDBOX_ERROR, Inspection
 
@@ -330,6 +331,9 @@ class Engine:
         if not self._running:
             self._line.forget_clients()
         self.quota.sweep()
+        if self.store.has_forgotten:
+            self.store.has_forgotten = False
+            linux.trim_heap()
 
     async def close(self) -> None:
         """End and forget everything; no job is taken from here on."""

@@ -14,6 +14,7 @@ class Store:
     def __init__(self) -> None:
         self.held_bytes = 0
         self.held_by: Counter[str] = Counter()  # bytes by client
+        self.has_forgotten = False  # since somebody last said no
         self.keys = Keys()
         self._jobs: dict[str, Job] = {}
         self._weights: dict[str, int] = {}
@@ -63,6 +64,7 @@ class Store:
             self.keys.forget(job)
             job.forget(cut)
             self.weigh(job)
+            self.has_forgotten = True
 
     def forget_all(self) -> None:
         self.forget(list(self._jobs.values()))

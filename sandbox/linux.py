@@ -215,6 +215,11 @@ def punch(fd: int, offset: int, size: int) -> None:
     )
 
 
+def trim_heap() -> None:
+    """malloc_trim(3): give back what was freed, of which the allocator keeps much for later."""
+    _libc.malloc_trim(ctypes.c_size_t(0))
+
+
 def lock_memory(and_later: bool) -> None:
     """mlockall(2): what is in memory now, and what comes until the next call if `and_later`, never
     goes to a swap device."""
