@@ -432,7 +432,8 @@ def said(body: bytes, status: str = "200 OK") -> bytes:
 @pytest.mark.parametrize(
     "answer",
     [
-        b"garbage\r\n\r\n", said(b"[[[[" * 100_000 + b"\n"), said(b"[]\n"), said(b'{"seq":1,"type":"end"}\n'),
+        b"garbage\r\n\r\n", said(b"[[[[" * 100_000 + b"\n"), said(b"[]\n"),
+        said(b'{"seq":1,"type":"end"}\n'),
         said(b'{"seq":1,"type":"stdout","t":1}\n'), said(b'{"seq":1,"type":[]}\n'),
         said(b'{"seq":1,"type":"end","result":{}}\n'),
     ],

@@ -127,8 +127,8 @@ class Commands(unittest.TestCase):
             execv.call_args.args,
             (
                 python,
-                [python, "-I", "-m", "sandbox.keeper", "--", python, "-I", str(MANAGE)]
-                + ["serve", "--port", "0"],
+                [python, "-I", "-m", "sandbox.keeper", "--", python, "-I", "-m", "django"]
+                + ["serve", "--port", "0", "--settings=sandrun_site.settings"],
             ),
         )
         with (
