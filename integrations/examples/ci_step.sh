@@ -25,7 +25,9 @@ value() { # of a key in $answer
     printf '%s' "$answer" | tr ',{}' '[\n*]' | sed -n "s/^ *\"$1\": *\"\{0,1\}\([^\"]*\)\"\{0,1\} *\$/\1/p" | head -n 1
 }
 
-tar -czf "$work/project.tar.gz" -C "$folder" --exclude=./.git .
+# Where temporary files are kept in the folder, the archive is not to hold itself.
+tar -czf "$work/project.tar.gz" -C "$folder" --exclude=./.git --exclude="${work##*/}" . ||
+    fail "$folder could not be packed."
 # The key makes the same job of a request that is sent again; 429 and 503 are waited for.
 answer=$(curl -sS --fail-with-body --retry 20 --retry-connrefused --retry-max-time 600 \
     -H "Idempotency-Key: $(cat /proc/sys/kernel/random/uuid)" \

@@ -164,7 +164,7 @@ def test_without_a_server_the_autograder_says_of_each_that_it_was_not_graded(
 @pytest.mark.parametrize(
     ("code", "exit_code", "says"),
     [
-        ("import lib; print(lib.WORD)", 0, "from the project\n"),
+        ("import lib, os; print(lib.WORD, os.listdir('tmp'))", 0, "from the project []\n"),
         (
             "import sys; print('1 failed'); sys.exit(3)",
             3,

@@ -427,8 +427,8 @@ def test_the_gauge_tells_what_a_running_job_has_used_and_outlives_it(box: Box) -
     code = f"say(1); time.sleep(0.2); say(2); burn({BURN}); say(3)"
     ran = run(box, code, on_output=hear, on_gauge=gauges.append)
     first, slept, burnt = seen
-    assert 0 < first < 0.1 * BURN + 0.1
-    assert slept - first < 0.05
+    assert 0 < first
+    assert slept - first < 0.1  # of the 0.2 that it slept
     assert 0.8 * BURN < burnt - slept < BURN + 0.1  # it burns already while we look
     assert 0 <= cpu_seconds(ran) - burnt < 0.1
     assert gauges[0]().cpu_seconds >= burnt  # nothing more is known once the cgroup is gone
