@@ -86,7 +86,9 @@ def test_what_is_installed_can_serve(home: Home, tmp_path: Path) -> None:
     pip = [python, "-Im", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
     subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
     site = next((tmp_path / "env/lib").glob("python3*/site-packages"))
-    (site / "needed.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    # Copied, not named in a .pth: a server covers /tmp, where this repository may lie itself.
+    others = shutil.ignore_patterns("*.pth", "pip*", "mypy*", "ruff*")
+    shutil.copytree(sysconfig.get_path("purelib"), site, ignore=others, dirs_exist_ok=True)
     process = subprocess.Popen(
         [python, "-Im", "django", "serve", "--settings=sandrun_site.settings", "--port", "0"],
         cwd="/", stdout=subprocess.PIPE, text=True,
