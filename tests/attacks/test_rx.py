@@ -106,7 +106,8 @@ def test_a_fork_bomb_ends_at_the_process_limit_and_then_at_the_time_out(
     attacker: Attacker,
 ) -> None:
     """RX-01. The shell's, and one that takes no refusal for an answer; how many there are, as the
-    machine counts them."""
+    machine counts them. What refused forks leave to be freed is the job's memory too: on a busy
+    machine the second may come to that limit before its time is over."""
     shell = {"run.sh": b"echo -n kept > before; echo up; b() { b | b & }; b; sleep 600"}
     said = {"shell": "up\n", "python": '"EAGAIN"\n'}
     bombs: dict[str, Callable[[int], str]] = {
@@ -123,11 +124,14 @@ def test_a_fork_bomb_ends_at_the_process_limit_and_then_at_the_time_out(
             assert most <= TASKS + 1  # pid 1 is ours
             if most == TASKS + 1 and wall_of(seen) < seconds + SECOND:
                 break
+        ends = {"timeout", "memory"} if name == "python" else {"timeout"}
         if (
-            (seen.reason, seen.status["signal"]) != ("timeout", signal.SIGKILL)
-            or limits_of(seen) - {"log"} != {"timeout", "tasks"}
+            seen.reason not in ends
+            or seen.status["signal"] != signal.SIGKILL
+            or limits_of(seen) - {"log"} != {seen.reason, "tasks"}
             or (seen.text, most) != (said[name], TASKS + 1)
-            or not seconds <= wall_of(seen) < seconds + SECOND
+            or not (seen.reason == "memory" or seconds <= wall_of(seen))
+            or not wall_of(seen) < seconds + SECOND
             or attacker.download(job, "before") != b"kept"
         ):
             faults.append((name, most, shown(seen)))

@@ -143,6 +143,7 @@ def tell(*_):
     try: events = len(os.read(watch, 1 << 20))
     except BlockingIOError: events = 0
     say({"events": events})
+    signal.pause()  # or the job would be over once it has told
 signal.signal(signal.SIGUSR1, tell)
 """
 
