@@ -121,15 +121,17 @@ def test_a_fork_bomb_ends_at_the_process_limit_and_then_at_the_time_out(
             while not attacker.is_over(job):
                 most = max([most, *_numbers(attacker.server, "pids.current")])
             seen = attacker.finish(job)
-            assert most <= TASKS + 1  # pid 1 is ours
-            if most == TASKS + 1 and wall_of(seen) < seconds + SECOND:
+            # pid 1 is ours; and a fork that is refused was counted for a moment
+            assert most <= TASKS + 1 + (os.cpu_count() or 1)
+            if most > TASKS and wall_of(seen) < seconds + SECOND:
                 break
         ends = {"timeout", "memory"} if name == "python" else {"timeout"}
         if (
             seen.reason not in ends
             or seen.status["signal"] != signal.SIGKILL
             or limits_of(seen) - {"log"} != {seen.reason, "tasks"}
-            or (seen.text, most) != (said[name], TASKS + 1)
+            or seen.text != said[name]
+            or most < TASKS + 1
             or not (seen.reason == "memory" or seconds <= wall_of(seen))
             or not wall_of(seen) < seconds + SECOND
             or attacker.download(job, "before") != b"kept"

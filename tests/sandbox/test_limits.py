@@ -443,8 +443,12 @@ def test_the_gauge_tells_how_much_memory_a_running_job_has_and_had(box: Box) -> 
             seen.append(gauges[0]())
 
     held = f"held = bytearray(b'x') * {64 * MIB}"
+    wait = "time.sleep(1)"  # for us to have looked
     ran = run(
-        box, f"say(1); {held}; say(2); del held; say(3)", on_output=hear, on_gauge=gauges.append
+        box,
+        f"say(1); {held}; say(2); {wait}; del held; say(3)",
+        on_output=hear,
+        on_gauge=gauges.append,
     )
     before, full, after = seen
     assert before.memory_bytes < 32 * MIB
