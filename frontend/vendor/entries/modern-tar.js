@@ -1,0 +1,2 @@
+// Writing tar archives, for pack.js.
+export { createTarPacker } from "modern-tar";
