@@ -3,11 +3,13 @@
 from django.urls import include, path, re_path
 
 import frontend.views
-from jobs.api import views
+from jobs.api import page, views
 from jobs.api.parameters import methods
 
 urlpatterns = [
-    path("", views.front_door(frontend.views.page)),
+    path("", page.front_door(frontend.views.page)),
+    path("j/<str:job_id>", page.job_link(frontend.views.page)),
+    path("form", page.form(frontend.views.page)),
     path("static/<path:name>", methods("GET")(frontend.views.asset(views.not_found))),
     path("", include("jobs.api.urls")),
     re_path(r"(?s)\A.*\Z", views.not_found),

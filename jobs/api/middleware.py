@@ -27,7 +27,7 @@ _SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 # What a page of an allowed origin may send; never cookies.
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, DELETE",
-    "Access-Control-Allow-Headers": "authorization, content-type, idempotency-key",
+    "Access-Control-Allow-Headers": "authorization, content-type, idempotency-key, last-event-id",
     "Access-Control-Max-Age": "600",
     "Access-Control-Allow-Private-Network": "true",
 }

@@ -11,6 +11,7 @@ _PATHS = {
     "stream": "a WebSocket at /stream/JOB_ID, or GET /logs/JOB_ID?follow=1",
     "outputs": "GET /outputs/JOB_ID",
     "download": "GET /download/JOB_ID/PATH",
+    "preview": "GET /preview/JOB_ID/PATH",
     "receipt": "GET /receipt/JOB_ID",
     "jobs": "GET /status/JOB_ID",
     "health": "GET /health",

@@ -18,7 +18,7 @@ from jobs.api import websocket
 from jobs.api.channel import phrase, plain_headers, problem_body, reactor
 from jobs.api.clients import client_at, over_rate
 from jobs.api.gate import Gate
-from jobs.api.uploads import STDIN_BYTES, too_large
+from jobs.api.uploads import FORM_BYTES, OWNER_BYTES, STDIN_BYTES, too_large
 from jobs.engine import Engine
 from jobs.errors import Reason, Wait
 from jobs.memory import MemoryFile
@@ -27,7 +27,11 @@ SMALL_BODY = 1024 * 1024  # bytes that are read before anybody asks whether thei
 UNBUFFERED = b"x-accel-buffering"  # a header of answers that are read while they are made
 
 UPLOADS = {b"/submit": "submit", b"/run": "run"}  # what takes a body, and the view's name
-STDIN = re.compile(rb"/jobs/[^/]+/stdin")  # and what takes a small one
+SMALL = (  # and what takes a small one, of at most so many bytes
+    (re.compile(rb"/jobs/[^/]+/stdin"), "stdin", STDIN_BYTES),
+    (re.compile(rb"/form"), "run_form", FORM_BYTES),
+    (re.compile(rb"/j/[^/]+"), "owned", OWNER_BYTES),
+)
 
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -78,26 +82,28 @@ class Request(WebRequest):
 
     def gotLength(self, length: int | None) -> None:
         self.content = io.BytesIO()  # stays empty: what reads the body reads `body`
-        view = self._view()
-        self.most = STDIN_BYTES if view == "stdin" else self.channel.config.upload_bytes
+        view, small = self._view()
+        self.most = small or self.channel.config.upload_bytes
         if length is not None and length > self.most:
             self._refuse_body()
         elif length != 0 and view:  # else what comes is read, and thrown away
             client = self._client()
             if length and length > self.server.engine.room(client):
                 self._refuse_for_now(length)
-            elif view != "stdin" and (length is None or length > SMALL_BODY):
+            elif not small and (length is None or length > SMALL_BODY):
                 self._take_large(client, view)
             else:
                 self.body = Body(self.server.engine, client)
 
-    def _view(self) -> str | None:
-        """The one to which the body will go."""
+    def _view(self) -> tuple[str | None, int]:
+        """The one to which the body will go, and its most if that is less than of an upload."""
         method, target = self.channel.asked
         path, _ = _path_and_host(target)
         path = unquote_to_bytes(path.split(b"?", 1)[0])
-        found = "stdin" if STDIN.fullmatch(path) else UPLOADS.get(path)
-        return found if method == b"POST" else None
+        if method != b"POST":
+            return None, 0
+        found = ((view, most) for pattern, view, most in SMALL if pattern.fullmatch(path))
+        return next(found, (UPLOADS.get(path), 0))
 
     def _take_large(self, client: str, view: str) -> None:
         """A body, unless its client would hear after it that it has had its share."""

@@ -10,7 +10,8 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote_to_bytes
 
@@ -27,6 +28,8 @@ from sandbox.runtimes import Runtime
 BODY_KEY = "sandrun.body"  # where our server leaves the body in the scope; whoever serves closes it
 
 STDIN_BYTES = 64 * 1024  # of one piece for the stdin of a running job
+FORM_BYTES = 1024 * 1024  # of what is typed into the page's form
+OWNER_BYTES = 4 * 1024  # of what its buttons say
 
 PARTS = 1100  # a few more than files are taken: the sentence about files is the better one
 HEAD_BYTES = 8 * 1024  # of one part
@@ -191,14 +194,18 @@ def read_run(body: MemoryFile, query: QueryDict, runtimes: Mapping[str, Runtime]
             table[name] = _typed(name, values[0])
     if table.get("environment") in NO_ENVIRONMENT and "interpreter" not in table:
         table["interpreter"] = _shebang(body.read(0, 256), runtimes) or _NO_RUNTIME
-    named = table.get("interpreter", table.get("environment"))
-    runtime = next((r for r in runtimes.values() if named == r.name or named in r.aliases), None)
-    suffix = runtime.extensions[0] if runtime and runtime.extensions else ""
-    path = (runtime.entrypoint if runtime else "") or f"main{suffix}"
+    path = _usual_name(table.get("interpreter", table.get("environment")), runtimes)
     if table.setdefault("entrypoint", path) != path:
         at = pointer("entrypoint")
         raise InvalidManifest("the code has no other name", "Leave 'entrypoint' out.", at)
     return Form([Part(path, body, 0, body.size)], msgspec.json.encode(table))
+
+
+def _usual_name(named: object, runtimes: Mapping[str, Runtime]) -> str:
+    """How the one file of a runtime that is `named` so is called."""
+    runtime = next((r for r in runtimes.values() if named == r.name or named in r.aliases), None)
+    suffix = runtime.extensions[0] if runtime and runtime.extensions else ""
+    return (runtime.entrypoint if runtime else "") or f"main{suffix}"
 
 
 _NUMBERS = ("timeout", "memory_mb", "cpu_seconds", "ttl")
@@ -228,6 +235,41 @@ def _shebang(head: bytes, runtimes: Mapping[str, Runtime]) -> str | None:
         name = found[2] or b""
     word = name.decode("latin-1")
     return next((r.name for r in runtimes.values() if word == r.name or word in r.aliases), None)
+
+
+# ---- the page's form
+
+
+def fields_of(body: MemoryFile, content_type: str, names: Sequence[str]) -> dict[str, str]:
+    """A form's fields, of these names and each once; line ends as everywhere but in forms."""
+    found: dict[str, str] = {}
+    for field, _, start, size in _parts(body, _boundary(content_type)):
+        if field not in names or field in found:
+            known = f"Its fields are {', '.join(names)}, each once."
+            _refuse(f"the form has a field {quoted(field)}", known)
+        try:
+            found[field] = body.read(start, size).decode().replace("\r\n", "\n")
+        except UnicodeDecodeError:
+            _refuse(f"what is in the field {field} is not UTF-8")
+    return found
+
+
+def form_of(body: MemoryFile, typed: Mapping[str, str], runtimes: Mapping[str, Runtime]) -> Form:
+    """The job that was `typed`; its code is written behind the `body` that it came in."""
+    code = typed.get("code", "").encode()
+    if not code.strip():
+        _refuse("there is no code")
+    try:
+        args = shlex.split(typed.get("args", ""))
+    except ValueError:
+        at = pointer("args")
+        raise InvalidManifest("a quote in the arguments is not closed", pointer=at) from None
+    language = typed.get("language") or _shebang(code[:256], runtimes) or _NO_RUNTIME
+    path = _usual_name(language, runtimes)
+    table = {"interpreter": language, "entrypoint": path, "args": args}
+    table["stdin"] = typed.get("stdin", "")
+    start = body.size
+    return Form([Part(path, body, start, body.write(code))], msgspec.json.encode(table))
 
 
 # ---- multipart

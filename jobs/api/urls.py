@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from jobs.api import downloads, openapi, problems, views
+from jobs.api import downloads, openapi, preview, problems, views
 
 urlpatterns = [
     path("submit", views.submit),
@@ -19,6 +19,7 @@ urlpatterns = [
     path("receipt/<str:job_id>", downloads.receipt),
     path("download/<str:job_id>", downloads.download_all),
     re_path(r"(?s)\Adownload/(?P<job_id>[^/]+)/(?P<name>.+)\Z", downloads.download),
+    re_path(r"(?s)\Apreview/(?P<job_id>[^/]+)/(?P<name>.+)\Z", preview.preview),
     path("jobs/<str:job_id>", views.delete),
     path("jobs/<str:job_id>/cancel", views.cancel),
     path("jobs/<str:job_id>/stdin", views.stdin),

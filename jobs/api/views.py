@@ -9,7 +9,6 @@ import re
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Awaitable,
     Callable,
     Collection,
     Mapping,
@@ -20,7 +19,7 @@ from django.http import HttpRequest, HttpResponse
 
 from jobs import bundle, manifest
 from jobs.api import live, paths, wire
-from jobs.api.clients import View, client_of, quota_headers, rated
+from jobs.api.clients import client_of, quota_headers, rated
 from jobs.api.errors import refuse
 from jobs.api.parameters import WAIT_SECONDS, accepts, methods, own_job, switch, wait_seconds
 from jobs.api.pieces import Streamed, answer, nothing
@@ -38,26 +37,9 @@ TRAILERS_KEY = "sandrun.trailers"  # of the scope: headers that our server sends
 END_SECONDS = 5  # for a cancelled job to be dead
 
 ReadForm = Callable[[MemoryFile, HttpRequest, Site], Form]
-Page = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 # ---- the server
-
-
-def front_door(page: Page) -> View:
-    """GET /: `page` for a browser, the server's JSON for everybody else."""
-
-    @methods("GET")
-    @rated("read_rate")
-    async def index(request: HttpRequest) -> HttpResponse:
-        if accepts(request, "text/html"):
-            response = await page(request)
-        else:
-            response = reply(wire.server(site_of(request)))
-        response["Vary"] = "Accept"
-        return response
-
-    return index
 
 
 @methods("GET")
@@ -93,9 +75,9 @@ async def submit(request: HttpRequest) -> HttpResponse:
     """Take a job: the answer is its id; with ?wait=SECONDS, how it went as well."""
     site = site_of(request)
     seconds = wait_seconds(request)
-    job = await _take(request, site, _read_submit)
+    job = await take(request, site, _read_submit)
     if seconds:
-        await _wait_with_client(site, job, seconds)
+        await wait_with_client(site, job, seconds)
     headers = {"Location": f"/status/{job.id}", **quota_headers(site, job.client)}
     if not seconds:
         return reply(wire.submitted(site.engine, job), 200, headers)
@@ -110,7 +92,7 @@ async def run(request: HttpRequest) -> HttpResponse:
     """
     site = site_of(request)
     seconds = wait_seconds(request) if "wait" in request.GET else WAIT_SECONDS
-    job = await _take(request, site, _read_run)
+    job = await take(request, site, _read_run)
     headers = {
         "Location": f"/status/{job.id}",
         **quota_headers(site, job.client),
@@ -123,14 +105,14 @@ async def run(request: HttpRequest) -> HttpResponse:
         content = live.follow(form, site.engine, job)
         trailers = request.scope.setdefault(TRAILERS_KEY, {})
         return _following(form, _with_client(site, job, content, trailers), headers)
-    await _wait_with_client(site, job, seconds)
+    await wait_with_client(site, job, seconds)
     response = _whole(site, job, headers, {"owner_token": job.owner_token})
     if not job.is_over:
         response.status_code = 202
     return response
 
 
-async def _take(request: HttpRequest, site: Site, read: ReadForm) -> Job:
+async def take(request: HttpRequest, site: Site, read: ReadForm) -> Job:
     """The Job that `request` asks for, in line. What is refused on the way is no job of the
     client's; only what its inspection took is drawn from its CPU time.
     """
@@ -193,7 +175,7 @@ async def status(request: HttpRequest, job_id: str) -> HttpResponse:
     job = site.engine.store.find(job_id)
     if not (seconds := wait_seconds(request)):
         return answer(site, job, wire.status(site.engine, job))
-    await _wait_for(job, seconds)
+    await wait_for(job, seconds)
     return _whole(site, job, reads=_log_for(request))
 
 
@@ -204,7 +186,7 @@ async def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     site = site_of(request)
     job = own_job(request, job_id)
     site.engine.cancel(job)
-    await _wait_for(job, END_SECONDS)
+    await wait_for(job, END_SECONDS)
     return answer(site, job, wire.status(site.engine, job))
 
 
@@ -282,17 +264,17 @@ def _following(
     )
 
 
-async def _wait_for(job: Job, seconds: float) -> None:
+async def wait_for(job: Job, seconds: float) -> None:
     """Until the job is over, or so long."""
     if not job.is_over:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(job.over.wait(), seconds)
 
 
-async def _wait_with_client(site: Site, job: Job, seconds: float) -> None:
+async def wait_with_client(site: Site, job: Job, seconds: float) -> None:
     """The same; but when the client leaves, the job goes too: nobody knows its id yet."""
     try:
-        await _wait_for(job, seconds)
+        await wait_for(job, seconds)
     except asyncio.CancelledError:
         _leave(site, job)
         raise

@@ -248,6 +248,30 @@ def result(engine: Engine, job: Job) -> dict[str, object]:
     }
 
 
+BRIEF_OUTPUTS = 200
+BRIEF_LOG_BYTES = 100_000  # of the end of each stream
+
+
+def brief(engine: Engine, job: Job) -> dict[str, object]:
+    """/status with as much of the outputs and of the logs as a page can show."""
+    some = islice(job.outputs.values(), BRIEF_OUTPUTS)
+    return {
+        **_status(engine, job),
+        "outputs": [_output(job, output) for output in some],
+        "total_files": len(job.outputs),
+        "logs": [_log_end(job.log, stream) for stream in STREAMS],
+    }
+
+
+def _log_end(log: JobLog, stream: str) -> dict[str, object]:
+    start = max(0, log.total(stream) - BRIEF_LOG_BYTES)
+    text, at = bytearray(), start
+    while (piece := log.read(stream, at)).data:
+        text += piece.data
+        at = piece.end
+    return {"stream": stream, "text": text.decode("utf-8", "replace"), "is_cut": start > 0}
+
+
 def metrics(engine: Engine, job: Job) -> dict[str, object]:
     """What a running job has used up to now, and may use."""
     manifest, gauge = job.manifest, job.gauge()

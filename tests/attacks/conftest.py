@@ -70,7 +70,7 @@ def _warm_up(server: Server) -> None:
     for job in [attacker.start({"run.sh": b"sleep 0.2"}) for _ in range(12)]:
         attacker.finish(job)
     attacker.sh("cat big > out; head -c 3000000 big >&2", files={"big": os.urandom(8 << 20)})
-    for path in ("/", "/health", "/none", "/static/frontend/page.js") * 100:
+    for path in ("/", "/health", "/none", "/static/frontend/main.js") * 100:
         attacker.ask("GET", path)
     attacker.leave()
 

@@ -20,6 +20,7 @@ from schemathesis.generation.meta import TestPhase
 JOB_SECONDS = 200  # then another one is finished: a job is forgotten 300 s after its end
 
 PRINTS = "import os, sys; os.mkdir('a b')\nopen('a b/ü.txt', 'w').write('42'); print('one')\n"
+PRINTS += "open('a b/ü.html', 'w').write('<p>42')\n"
 RUNS = f"{PRINTS}sys.stdout.flush(); import time; time.sleep(0.1); sys.exit('two')\n"
 
 
@@ -77,6 +78,7 @@ SLOTS = 2  # of the server that is asked
 JOBS = Jobs()
 ENDS_IT = ("DELETE /jobs/{job_id}", "POST /jobs/{job_id}/cancel")
 FILE = "a b/ü.txt"
+PAGE = "a b/ü.html"
 
 # What is taken in turn.
 STATES = (JOBS.finished, JOBS.running, *[JOBS.finished] * 4, JOBS.queued, JOBS.finished)
@@ -158,7 +160,12 @@ def before_call(context: object, case: Any, kwargs: dict[str, Any]) -> None:
         if condition := turn(name, CONDITIONS):
             job_id = JOBS.finished().id
             case.path_parameters = {"job_id": job_id, "path": FILE}
+            for other in ("Range", "If-Range", "If-None-Match"):
+                case.headers.pop(other, None)  # or it would say which answer comes
             case.headers.update(condition)
+    if name == "GET /preview/{job_id}/{path}" and not is_linked(case):
+        if shown := turn(name, (PAGE, FILE, None)):
+            case.path_parameters = {"job_id": JOBS.finished().id, "path": shown}
 
 
 def is_valid(case: Any, place: str) -> bool:

@@ -60,6 +60,8 @@ GET /download/{job_id}/{path} 206 text/plain
 GET /download/{job_id}/{path} 304
 GET /download/{job_id}/{path} 404 application/problem+json
 GET /download/{job_id}/{path} 416 application/problem+json
+GET /preview/{job_id}/{path} 200 text/html
+GET /preview/{job_id}/{path} 404 application/problem+json
 POST /jobs/{job_id}/cancel 200 application/json
 POST /jobs/{job_id}/cancel 401 application/problem+json
 POST /jobs/{job_id}/stdin 409 application/problem+json

@@ -1,7 +1,7 @@
 """The operations of the API, by path: one function for each group of jobs/api/urls.py."""
 
 from jobs import archives
-from jobs.api import live, uploads, wire
+from jobs.api import live, preview, uploads, wire
 from jobs.api.openapi.notation import (
     REASONS,
     Object,
@@ -66,6 +66,7 @@ def paths(config: Config, manifest: Schema) -> Object:
         **_job(),
         **_receipt(),
         **_download(),
+        **_preview(),
         **_owner(),
         "/stream/{job_id}": {"get": _socket("stream")},
         "/logs/{job_id}/stream": {"get": _socket("logs_stream")},
@@ -327,6 +328,25 @@ def _download() -> Object:
                 ],
             )
         },
+    }
+
+
+def _preview() -> Object:
+    shown: dict[str, Schema] = {preview.HTML: BINARY}
+    return {
+        "/preview/{job_id}/{path}": {
+            "get": operation(
+                *("preview", "job", "One output that is HTML, to be shown in a frame"),
+                {200: answer("As text/html, of no origin, which can fetch nothing", shown)},
+                (*_JOB, "unknown_file"),
+                "For the page, in an iframe with sandbox=allow-scripts, and for pages of invited "
+                f"sites. At most {preview.PREVIEW_BYTES // MIB} MB of .html or .htm.",
+                parameters=[
+                    _ID,
+                    path("path", {**TEXT, "minLength": 1}, "From /outputs; with its slashes."),
+                ],
+            )
+        }
     }
 
 
