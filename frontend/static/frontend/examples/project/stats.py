@@ -1,0 +1,3 @@
+def mean(numbers):
+    found = list(numbers)
+    return sum(found) / len(found)
