@@ -10,7 +10,6 @@ from tests.browser.ground import Faults, axe
 from tests.browser.states import STATES, World
 from tests.journeys.server import Server
 
-
 pytestmark = pytest.mark.long  # 58 of them take four minutes: run by name
 
 

