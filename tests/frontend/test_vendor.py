@@ -42,6 +42,7 @@ class Vendored(unittest.TestCase):
         asked = json.loads((SOURCES / "package.json").read_text())
         for version in (asked["dependencies"] | asked["devDependencies"]).values():
             self.assertRegex(version, r"^\d+\.\d+\.\d+$")
+        self.assertNotIn("://", (SOURCES / "package-lock.json").read_text())
         for name, package in LOCK.items():
             self.assertNotIn("resolved", package, name)
             self.assertTrue(not name or package["integrity"].startswith("sha512-"), name)
